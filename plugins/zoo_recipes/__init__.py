@@ -1,0 +1,59 @@
+"""Complete pipelines."""
+
+from __future__ import annotations
+
+from zoo.api import Component, FinetuneConfig, RecipeSpec, TrainConfig, hookimpl
+
+_TEXTBOOK = TrainConfig(
+    epochs=10,
+    batch_size=100,
+    optimizer="sgd",
+    lr=0.001,
+    momentum=0.9,
+    weight_decay=0.0,
+    schedule="constant",
+    validation=0,
+)
+
+QUICKSTART = RecipeSpec(
+    name="quickstart",
+    summary="digits: pretrain on all images, finetune on 10 labels a class, compare with scratch",
+    dataset=Component("digits"),
+    backbone=Component("mlp", widths=(256, 128), features=32),
+    objective=Component("denoise", noise=0.3),
+    head=Component("linear"),
+    pretraining=TrainConfig(epochs=60, batch_size=64, lr=0.002),
+    finetuning=TrainConfig(epochs=60, batch_size=20, lr=0.001),
+    finetune=FinetuneConfig(labels=100),
+)
+
+TEXTBOOK = RecipeSpec(
+    name="textbook",
+    summary="the tutorial to the letter, its softmax under the loss included: MNIST to Fashion",
+    pretrain_dataset=Component("mnist"),
+    dataset=Component("fashion-mnist"),
+    backbone=Component("mlp", widths=(128, 64, 12), features=3),
+    objective=Component("reconstruct"),
+    head=Component("linear"),
+    pretraining=_TEXTBOOK,
+    finetuning=_TEXTBOOK,
+    finetune=FinetuneConfig(loss_on="probabilities"),
+    scratch=False,
+)
+
+MNIST_TO_FASHION = RecipeSpec(
+    name="mnist-to-fashion",
+    summary="the same transfer done right: a wider MLP, denoising, AdamW, cross entropy on logits",
+    pretrain_dataset=Component("mnist"),
+    dataset=Component("fashion-mnist"),
+    backbone=Component("mlp", widths=(512, 256), features=64, dropout=0.2),
+    objective=Component("denoise", noise=0.3),
+    head=Component("linear"),
+    pretraining=TrainConfig(epochs=5, batch_size=256, lr=0.002),
+    finetuning=TrainConfig(epochs=12, batch_size=256, lr=0.002, weight_decay=0.05),
+)
+
+
+@hookimpl
+def zoo_recipes() -> list[RecipeSpec]:
+    return [QUICKSTART, TEXTBOOK, MNIST_TO_FASHION]

@@ -1,0 +1,338 @@
+"""Everything a plugin may import from zoo.
+
+Imports nothing but the standard library and pluggy, so that a plugin's entry module stays light:
+`zoo --help` and `zoo pretrain NAME --help` never load torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pluggy
+
+from zoo.errors import DataError, Unfit, ZooError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from zoo.progress import Task
+
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "Component",
+    "DataError",
+    "Dataset",
+    "DatasetSpec",
+    "Examples",
+    "FinetuneConfig",
+    "HeadSpec",
+    "ImageInput",
+    "Losses",
+    "NoConfig",
+    "Objective",
+    "ObjectiveSpec",
+    "Preprocessing",
+    "RecipeSpec",
+    "TrainConfig",
+    "Unfit",
+    "ZooError",
+    "data_root",
+    "hookimpl",
+    "knob",
+    "note",
+    "progress",
+    "read_picture",
+]
+
+hookimpl = pluggy.HookimplMarker("zoo")
+"""Mark a module-level function of a plugin as one of the hooks in `zoo.hookspecs`."""
+
+
+def knob(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """Declare one option of a config dataclass; without a default it is required.
+
+    `low` and `high` are inclusive; for a tuple they bound each element. The field's annotation is
+    int, float, bool, str, Literal["a", ...], tuple[int, ...] or one of these `| None`.
+    """
+    metadata = {"help": help, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoConfig:
+    """The config of a component without options."""
+
+
+# --- data -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """Describe images as a data set stores them: uint8, N x C x H x W, the full 0..255 scale."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.channels}×{self.height}×{self.width}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Say what a backbone wants: 0..1, then resized, channels mapped, `(x - mean) / std`.
+
+    `mean` and `std` hold one value or one a channel. `size` (height, width) and `channels` (1 or
+    3) are those of the input that the backbone was built for unless they are given. The default
+    maps bytes to -1..1. Resizing is bilinear with antialias; 1 to 3 channels repeats, 3 to 1 is
+    luma (ITU-R BT.601).
+    """
+
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Hold examples: `inputs` uint8, N first; `labels` int64, N, or None."""
+
+    inputs: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Describe a data set before any of it is read; each split is a call that loads it.
+
+    `classes` are the class names in the order of the labels. Pretraining reads `train` without
+    its labels, and `unlabelled`; only evaluation and the proof of an export call `test`.
+    """
+
+    input: ImageInput
+    classes: tuple[str, ...]
+    train: Callable[[], Examples]
+    test: Callable[[], Examples] | None = None
+    unlabelled: Callable[[], Examples] | None = None
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+class Backbone(Protocol):
+    """An `nn.Module` with these attributes; `preprocessing` may be absent (then -1..1).
+
+    encoder: preprocessed inputs, float32 N x C x H x W -> N x features.
+    decoder: N x features -> the shape of the preprocessed input, or None where there is none.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module | None
+    features: int
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+
+class Losses:
+    """What a module returns in training: `total` is minimized, `parts` are logged.
+
+    `total` is a scalar tensor with a gradient; the parts are detached scalars.
+    """
+
+    __slots__ = ("parts", "total")
+
+    def __init__(self, total: Tensor, **parts: Tensor) -> None:
+        self.total = total
+        self.parts = {name: part.detach() for name, part in parts.items()}
+
+
+class Objective(Protocol):
+    """An `nn.Module` that turns a backbone and a batch into losses; it never sees a label.
+
+    `inputs` are preprocessed (float32, N x C x H x W), `raw` the bytes they came from (uint8, as
+    the data set stores them). It keeps no reference to the backbone.
+    """
+
+    def __call__(self, backbone: Backbone, inputs: Tensor, raw: Tensor) -> Losses: ...
+
+
+# --- specs ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """Contribute a data set: `build(config, root)` describes it; `root` is the data folder."""
+
+    name: str
+    summary: str
+    build: Callable[[Any, Path], Dataset]
+    config: type = NoConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """Contribute a backbone: `build(config, input)` returns an `nn.Module` like `Backbone`.
+
+    `inputs` are the sizes that it is checked on.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[Any, ImageInput], nn.Module]
+    config: type = NoConfig
+    inputs: tuple[ImageInput, ...] = (
+        ImageInput(channels=1, height=8, width=8),
+        ImageInput(channels=1, height=28, width=28),
+        ImageInput(channels=3, height=32, width=32),
+        ImageInput(channels=3, height=33, width=47),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """Contribute an unsupervised loss: `build(config, backbone)` returns an `nn.Module`.
+
+    `watch` names the part that should fall in training: `total`, or one of the parts.
+    """
+
+    name: str
+    summary: str
+    build: Callable[[Any, Backbone], nn.Module]
+    config: type = NoConfig
+    needs_decoder: bool = False
+    watch: str = "total"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadSpec:
+    """Contribute a head: `build(config, features, classes)`: N x features -> N x classes logits."""
+
+    name: str
+    summary: str
+    build: Callable[[Any, int, int], nn.Module]
+    config: type = NoConfig
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Component:
+    """Name a registered component and the options it is built with."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def __init__(self, name: str, /, **options: Any) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "options", options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a module is trained; the fields are options of every training verb."""
+
+    epochs: int = knob(10, "passes over the training examples", low=0)
+    batch_size: int = knob(128, "examples a step", low=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = knob("adamw", "update rule")
+    lr: float = knob(1e-3, "learning rate, the largest one of the schedule", low=0.0)
+    momentum: float = knob(0.9, "momentum of sgd", low=0.0, high=1.0)
+    weight_decay: float = knob(0.01, "decay of weights; biases and norms are spared", low=0.0)
+    schedule: Literal["constant", "cosine", "one-cycle"] = knob(
+        "one-cycle", "learning rate over the run"
+    )
+    seed: int = knob(0, "seed of initialization, splits, order and noise", low=0, high=2**63 - 1)
+    validation: float = knob(
+        0.1, "share (below 1) or count of training examples held out by the seed; 0: none", low=0.0
+    )
+    threads: int | None = knob(None, "CPU threads; none: as many as torch finds cores", low=1)
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps, …")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How a classifier is made from a backbone; the fields are options of `zoo finetune`."""
+
+    labels: int | None = knob(
+        None, "labelled examples in all, spread evenly over the classes; none: all", low=1
+    )
+    freeze: bool = knob(False, "train the head alone, on a fixed encoder (a linear probe)")
+    loss_on: Literal["logits", "probabilities"] = knob(
+        "logits", "what cross entropy is given; probabilities is a known mistake, kept to show it"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeSpec:
+    """Contribute a complete pipeline: pretrain without labels, finetune, compare, export.
+
+    Every seed pretrains `backbone` with `objective` on `pretrain_dataset`, finetunes it with
+    `head` on `dataset` and, with `scratch`, trains the same model from scratch at the same
+    settings. The better one on validation data is exported, as its first seed made it.
+    """
+
+    name: str
+    summary: str
+    dataset: Component
+    backbone: Component
+    objective: Component
+    head: Component
+    pretraining: TrainConfig
+    finetuning: TrainConfig
+    finetune: FinetuneConfig = FinetuneConfig()
+    pretrain_dataset: Component | None = None
+    scratch: bool = True
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+# --- services, imported when they are called ------------------------------------------------
+
+
+def data_root() -> Path:
+    """Return the folder where data sets lie: `ZOO_DATA`, else zoo's folder in the user's cache."""
+    from zoo.folders import data_root
+
+    return data_root()
+
+
+def read_picture(path: Path, input: ImageInput, *, invert: bool = False) -> Any:
+    """Read a picture file as the uint8 C x H x W array that `input` describes.
+
+    Raises `ZooError` where the file is no readable picture. The rule is `zoo.pictures.RULE`.
+    """
+    from zoo.pictures import read_picture
+
+    return read_picture(path, input, invert=invert)
+
+
+def progress(
+    description: str, total: int | None = None, unit: str = "examples"
+) -> AbstractContextManager[Task]:
+    """Show long work: `with progress("decoding", 100) as task: task.update(done)`."""
+    from zoo.progress import current
+
+    return current().task(description, total, unit)
+
+
+def note(text: str) -> None:
+    """Tell the user one line, on stderr; nothing with `--quiet` and in the Python API."""
+    from zoo.progress import current
+
+    current().note(text)

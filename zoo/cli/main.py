@@ -1,0 +1,140 @@
+"""The group `zoo`: its verbs are imported when they are used, its plugins when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.errors import ZooError
+
+# verb: (module under zoo.cli, attribute, the line in `zoo --help`)
+VERBS: dict[str, tuple[str, str, str]] = {
+    "run": ("recipe", "run", "Run a recipe: pretrain, finetune, compare, export, prove."),
+    "list": ("catalogue", "list_", "List what is registered."),
+    "show": ("catalogue", "show", "Show a component and every option it has."),
+    "pretrain": ("train", "pretrain", "Pretrain a backbone without labels."),
+    "finetune": ("train", "finetune", "Finetune a pretrained backbone, or train one anew."),
+    "evaluate": ("measure", "evaluate", "Measure a classifier on the test split."),
+    "export": ("deploy", "export", "Write a classifier as one proved ONNX file."),
+    "validate": ("deploy", "validate", "Prove an exported file once more."),
+    "predict": ("deploy", "predict", "Classify picture files with an exported file."),
+    "runs": ("catalogue", "runs", "List the runs."),
+    "plugins": ("catalogue", "plugins", "List the plugins, and why any failed."),
+}
+
+
+class Zoo(click.Group):
+    """A group whose verbs are imported one at a time, and whose errors are one message each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, attribute, _ = VERBS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"zoo.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from zoo.errors import did_you_mean
+
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], VERBS)
+            ctx.fail(f"No such command '{args[0]}'.{hint} Commands: {', '.join(VERBS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in VERBS.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        try:
+            result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.exceptions.Exit as error:
+            status = error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            _say("Interrupted.")
+            status = 130
+        except click.ClickException as error:
+            error.show()
+            status = error.exit_code
+        except ZooError as error:
+            _say(f"Error: {error}")
+            status = error.exit_status
+        except BrokenPipeError:
+            # The reader has seen enough; keep the interpreter from complaining at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 1
+        except OSError as error:
+            where = f" '{error.filename}'" if error.filename else ""
+            _say(f"Error: {error.strerror or error}{where}.")
+            status = 1
+        else:
+            status = result if isinstance(result, int) else 0
+        sys.exit(status)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"zoo {version('plugzoo')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Zoo, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True
+)
+@click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="Load a plugin from a file as well; repeatable.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def zoo(plugin_files: tuple[Path, ...]) -> None:
+    """Pretrain without labels, finetune with a few, export one proved ONNX file.
+
+    Begin with: zoo run quickstart
+    """
+
+
+def registry_of(ctx: click.Context) -> Any:
+    """Return the plugins of this invocation, discovered when first asked for."""
+    from zoo.registry import Registry
+
+    root = ctx.find_root()
+    meta: MutableMapping[str, Any] = root.meta
+    if "zoo.registry" not in meta:
+        meta["zoo.registry"] = Registry.installed(root.params.get("plugin_files") or ())
+    return meta["zoo.registry"]

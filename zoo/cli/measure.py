@@ -1,0 +1,46 @@
+"""`zoo evaluate RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zoo.cli.options import RunName, common, progress, workspace_of
+from zoo.cli.output import percent, print_json, table
+
+
+@click.command()
+@click.argument("run", type=RunName())
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, …")
+@common(runs=True, data=True, quiet=True)
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    run: str,
+    device: str,
+    runs_root: Path | None,
+    data_root: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Measure a finetuned classifier on the test split; the reading is written into the run."""
+    with progress(quiet):
+        from zoo.pipeline import evaluate as twin
+
+        found = twin(run, device=device, workspace=workspace_of(ctx, runs_root, data_root))
+    if as_json:
+        print_json(found)
+        return
+    times = "once" if found.test_readings == 1 else f"{found.test_readings} times"
+    click.echo(
+        f"{found.run}\naccuracy {percent(found.accuracy)} on {found.examples:,} test examples of"
+        f" {found.dataset}; the test split has been read {times} for this run"
+    )
+    table(
+        ("class", "precision", "recall", "examples"),
+        [(c.name, percent(c.precision), percent(c.recall), c.examples) for c in found.classes],
+    )
+    names = [figures.name for figures in found.classes]
+    rows = [(name, *counts) for name, counts in zip(names, found.confusion, strict=True)]
+    table(("true \\ predicted", *names), rows)

@@ -1,0 +1,161 @@
+"""What verbs share: options, completion, progress, the workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from zoo.api import Component
+from zoo.cli.main import registry_of
+from zoo.config import click_option, knobs, parse_pairs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def common(*, runs: bool = False, data: bool = False, quiet: bool = False) -> Callable[[F], F]:
+    """Add `--json`, and where asked for `--runs`, `--data-root` and `--quiet`, to a verb."""
+
+    def decorate(function: F) -> F:
+        for wanted, option in ((True, JSON), (quiet, QUIET), (data, DATA), (runs, RUNS)):
+            if wanted:
+                function = option(function)
+        return function
+
+    return decorate
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+QUIET = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+DATA = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ZOO_DATA",
+    help="Folder of the data sets.  [default: $ZOO_DATA, else your cache folder]",
+)
+RUNS = click.option(
+    "--runs",
+    "runs_root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ZOO_RUNS",
+    help="Folder of the runs.  [default: $ZOO_RUNS, else ./runs]",
+)
+
+
+def workspace_of(
+    ctx: click.Context, runs_root: Path | None = None, data_root: Path | None = None
+) -> Any:
+    """Return the workspace that a verb's options name."""
+    from zoo.pipeline import Workspace
+
+    return Workspace(plugins=registry_of(ctx), runs=runs_root, data=data_root)
+
+
+def light_workspace(runs_root: Path | None) -> Any:
+    """Return a workspace for what needs no plugin: none is loaded."""
+    from zoo.pipeline import Workspace
+    from zoo.registry import Registry
+
+    return Workspace(plugins=Registry(), runs=runs_root)
+
+
+@contextlib.contextmanager
+def progress(quiet: bool) -> Iterator[None]:
+    """Show progress on stderr: one live line on a terminal, lines now and then elsewhere."""
+    from zoo.progress import Live, Plain, Reporter, Silent, reporting
+
+    reporter: Reporter = Silent()
+    if not quiet:
+        reporter = Live() if sys.stderr.isatty() else Plain()
+    with reporting(reporter):
+        yield
+
+
+class ComponentName(click.ParamType):
+    """The name of a component; completed from the registry, checked by the pipeline."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.name = kind
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        entries = registry_of(ctx).entries(self.kind)
+        return [
+            CompletionItem(entry.name, help=entry.spec.summary)
+            for entry in entries
+            if entry.name.startswith(incomplete)
+        ]
+
+
+class RunName(click.ParamType):
+    """A run's folder, its name, or `latest`; completed from the runs folder."""
+
+    name = "run"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from zoo.folders import runs_root
+
+        root = runs_root(ctx.params.get("runs_root"))
+        found = sorted(path.parent.name for path in root.glob("*/run.json"))
+        items = [CompletionItem(n) for n in ("latest", *found) if n.startswith(incomplete)]
+        return [*items, CompletionItem(incomplete, type="dir")]
+
+
+def component_options(flag: str, short: str, kind: str, default: str | None) -> Callable[[F], F]:
+    """Add `--KIND NAME` and its repeatable `-x key=value` to a verb."""
+
+    def decorate(function: F) -> F:
+        pairs = click.option(
+            short,
+            f"{kind}_pairs",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help=f"Set an option of the {kind}; repeatable. See: zoo show {kind} NAME",
+        )
+        name = click.option(
+            flag,
+            kind,
+            type=ComponentName(kind),
+            default=default,
+            show_default=default is not None,
+            help=f"The {kind}.",
+        )
+        return name(pairs(function))
+
+    return decorate
+
+
+def component(ctx: click.Context, kind: str, name: str, pairs: tuple[str, ...]) -> Component:
+    """Read a component's name and its `key=value` options."""
+    entry = registry_of(ctx).lookup(kind, name)
+    return Component(name, **parse_pairs(entry.spec.config, pairs, entry.owner))
+
+
+def given(ctx: click.Context, config: type) -> dict[str, Any]:
+    """Return those of a config's options that the user typed."""
+    typed = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return {
+        knob.name: ctx.params[knob.name]
+        for knob in knobs(config)
+        if knob.name in ctx.params and ctx.get_parameter_source(knob.name) in typed
+    }
+
+
+def config_options(config: type) -> Callable[[click.Command], click.Command]:
+    """Add a config's options to a command."""
+
+    def decorate(command: click.Command) -> click.Command:
+        command.params += [click_option(knob) for knob in knobs(config)]
+        return command
+
+    return decorate

@@ -1,0 +1,57 @@
+"""What a person and a program read: tables through rich, one JSON object with `--json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+_NUMBER = re.compile(r"–|-?[\d.,]+( ± [\d.]+)?( %| ms)?")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object; dataclasses and paths are written as objects and texts."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print rows under headings; numbers are aligned right. In a pipe nothing is cut."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    body = [[str(cell) for cell in row] for row in rows]
+    drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for index, column in enumerate(columns):
+        cells = [row[index] for row in body if row[index]]
+        numeric = bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        drawn.add_row(*[_escape(cell) for cell in row])
+    width = None if sys.stdout.isatty() else 1000
+    Console(width=width, highlight=False, soft_wrap=width is not None).print(drawn)
+
+
+def percent(fraction: float | None) -> str:
+    """Write a fraction for a person: 0.9183 -> 91.83 %."""
+    return "–" if fraction is None else f"{fraction * 100:.2f} %"
+
+
+def _escape(cell: str) -> str:
+    from rich.markup import escape
+
+    return escape(cell)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,115 @@
+"""`zoo run RECIPE`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.api import TrainConfig
+from zoo.cli.options import ComponentName, common, progress, workspace_of
+from zoo.cli.output import percent, print_json, table
+from zoo.config import click_option, knobs
+
+
+class Seeds(click.ParamType):
+    """A comma-separated list of seeds, or how many: `5` is 0,1,2,3,4."""
+
+    name = "seeds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            numbers = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            numbers = (-1,)
+        if min(numbers) < 0 or (numbers == (0,) and "," not in value):
+            self.fail(f"{value!r} is not allowed. Allowed: a count, or seeds: 0,1,2", param, ctx)
+        return numbers if "," in value else tuple(range(numbers[0]))
+
+
+@click.command()
+@click.argument("recipe", type=ComponentName("recipe"))
+@click.option("--seeds", type=Seeds(), help="How many seeds, or which: 5, or 0,1,7.")
+@click.option("--fresh", is_flag=True, help="Train anew, even what is finished already.")
+@common(runs=True, data=True, quiet=True)
+@click.pass_context
+def run(
+    ctx: click.Context,
+    recipe: str,
+    seeds: tuple[int, ...] | None,
+    fresh: bool,
+    runs_root: Path | None,
+    data_root: Path | None,
+    quiet: bool,
+    as_json: bool,
+    threads: int | None,
+    device: str | None,
+) -> None:
+    """Run a recipe: pretrain, finetune, compare with scratch, export and prove the better one.
+
+    Begun again, it goes on from the parts that are finished.
+    """
+    with progress(quiet):
+        from zoo.pipeline import run as twin
+
+        result = twin(
+            recipe,
+            seeds=seeds,
+            threads=threads,
+            device=device,
+            fresh=fresh,
+            workspace=workspace_of(ctx, runs_root, data_root),
+        )
+    if as_json:
+        print_json(_json(result))
+    else:
+        _print(result)
+
+
+run.params += [click_option(k) for k in knobs(TrainConfig) if k.name in ("threads", "device")]
+
+
+def _print(result: Any) -> None:
+    seeds = ",".join(str(seed) for seed in result.seeds)
+    rows = [
+        (
+            method.name + ("  ← exported" if method.name == result.chosen else ""),
+            _spread(method.mean, method.deviation),
+            percent(method.validated),
+            f"{sum(method.seconds) / len(method.seconds):.1f}",
+        )
+        for method in result.methods
+    ]
+    click.echo(f"\n{result.recipe} on {result.dataset}, seeds {seeds}")
+    table(("", "test accuracy", "validation", "s / seed"), rows)
+    if len(result.methods) > 1:
+        click.echo(
+            f"Chosen on {result.validation_examples:,} validation examples, not on the test split."
+        )
+    reused = f" ({result.reused} finished runs used again)" if result.reused else ""
+    click.echo(f"Time   {result.seconds:.1f} s{reused}")
+    click.echo(f"Model  {result.model}  {result.model_bytes:,} bytes, proved by onnxruntime")
+    click.echo(f"Runs   {result.runs_folder}")
+    chosen = next(method for method in result.methods if method.name == result.chosen)
+    click.echo(
+        f"\nNext:\n  zoo evaluate {chosen.runs[0]}\n  zoo predict {result.model} PICTURE.png"
+        "\n  zoo pretrain mlp --help"
+    )
+
+
+def _spread(mean: float, deviation: float | None) -> str:
+    return percent(mean) if deviation is None else f"{mean * 100:.2f} ± {deviation * 100:.2f} %"
+
+
+def _json(result: Any) -> dict[str, Any]:
+    methods = [
+        dataclasses.asdict(method) | {"mean": method.mean, "deviation": method.deviation}
+        for method in result.methods
+    ]
+    return dataclasses.asdict(result) | {"methods": methods}

@@ -1,0 +1,188 @@
+"""`zoo pretrain BACKBONE` and `zoo finetune [RUN]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from zoo.api import Component, FinetuneConfig, TrainConfig
+from zoo.cli.main import registry_of
+from zoo.cli.options import (
+    RunName,
+    common,
+    component,
+    component_options,
+    config_options,
+    given,
+    progress,
+    workspace_of,
+)
+from zoo.cli.output import percent, print_json
+from zoo.config import click_option, knobs, make, parse_pairs
+
+
+class Backbones(click.Group):
+    """One command a backbone, made from its config dataclass when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names: list[str] = registry_of(ctx).names("backbone")
+        return names
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _pretrain_command(registry_of(ctx).lookup("backbone", cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Backbones"):
+            formatter.write_dl(
+                [(entry.name, entry.spec.summary) for entry in registry_of(ctx).entries("backbone")]
+            )
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        entries = registry_of(ctx).entries("backbone")
+        names = [
+            CompletionItem(e.name, help=e.spec.summary)
+            for e in entries
+            if e.name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.group(cls=Backbones, subcommand_metavar="BACKBONE [OPTIONS]", no_args_is_help=True)
+def pretrain() -> None:
+    """Pretrain a backbone on a data set, without its labels.
+
+    zoo pretrain mlp --dataset mnist --objective denoise -o noise=0.3 --widths 512,256,64
+    """
+
+
+def _pretrain_command(entry: Any) -> click.Command:
+    """Make `zoo pretrain NAME`: the backbone's options, the objective's, those of training."""
+
+    @click.pass_context
+    def callback(ctx: click.Context, /, **params: Any) -> None:
+        options = parse_pairs(entry.spec.config, params["backbone_pairs"], entry.owner)
+        options |= {k: v for k, v in given(ctx, entry.spec.config).items() if k in own}
+        with progress(params["quiet"]):
+            from zoo.pipeline import pretrain as twin
+
+            run = twin(
+                Component(entry.name, **options),
+                dataset=component(ctx, "dataset", params["dataset"], params["dataset_pairs"]),
+                objective=component(
+                    ctx, "objective", params["objective"], params["objective_pairs"]
+                ),
+                training=make(TrainConfig, given(ctx, TrainConfig)),
+                workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
+            )
+        _report(run, params["as_json"], "zoo finetune latest --labels 100")
+
+    callback = component_options("--objective", "-o", "objective", "reconstruct")(callback)
+    callback = component_options("--dataset", "-d", "dataset", "digits")(callback)
+    callback = click.option(
+        "-b",
+        "backbone_pairs",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set an option of the backbone by its name; repeatable.",
+    )(callback)
+    callback = common(runs=True, data=True, quiet=True)(callback)
+    command = click.command(entry.name, help=f"Pretrain {entry.name}: {entry.spec.summary}.")(
+        callback
+    )
+    command = config_options(TrainConfig)(command)
+    taken = _flags(command)
+    own = {knob.name for knob in knobs(entry.spec.config) if knob.flag not in taken}
+    command.params = [
+        *(click_option(knob) for knob in knobs(entry.spec.config) if knob.name in own),
+        *command.params,
+    ]
+    return command
+
+
+def pretrain_flags() -> set[str]:
+    """Return the flags of `zoo pretrain` that a backbone's option cannot have."""
+    from types import SimpleNamespace
+
+    from zoo.api import NoConfig
+
+    spec = SimpleNamespace(name="any", summary="", config=NoConfig)
+    return _flags(_pretrain_command(SimpleNamespace(name="any", owner="", spec=spec)))
+
+
+def _flags(command: click.Command) -> set[str]:
+    return {flag for param in command.params for flag in param.opts} | {"--help"}
+
+
+@config_options(TrainConfig)
+@config_options(FinetuneConfig)
+@click.command(epilog="RUN is a pretraining: its folder, its name, or latest.")
+@click.argument("source", metavar="[RUN]", type=RunName(), required=False)
+@component_options("--backbone", "-b", "backbone", None)
+@component_options("--dataset", "-d", "dataset", None)
+@component_options("--head", "-H", "head", "linear")
+@common(runs=True, data=True, quiet=True)
+@click.pass_context
+def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
+    """Finetune a pretrained backbone with labels, or train one from scratch with --backbone.
+
+    zoo finetune latest --dataset fashion-mnist --labels 1000
+    """
+    if source is None and params["backbone"] is None:
+        raise click.UsageError(
+            "Name a pretraining (latest, a run's name or folder), or --backbone NAME to train from"
+            " scratch."
+        )
+    if source is not None and params["backbone"] is not None:
+        raise click.UsageError("RUN brings its own backbone: leave RUN or --backbone out.")
+    if params["backbone"] is None and params["backbone_pairs"]:
+        raise click.UsageError("-b goes with --backbone: a RUN's backbone is as it was pretrained.")
+    if params["dataset"] is None and params["dataset_pairs"]:
+        raise click.UsageError("-d goes with --dataset NAME.")
+    with progress(params["quiet"]):
+        from zoo.pipeline import finetune as twin
+
+        run = twin(
+            source,
+            backbone=_optional(ctx, "backbone", params),
+            dataset=_optional(ctx, "dataset", params),
+            head=component(ctx, "head", params["head"], params["head_pairs"]),
+            training=make(TrainConfig, given(ctx, TrainConfig)),
+            finetune=make(FinetuneConfig, given(ctx, FinetuneConfig)),
+            workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
+        )
+    _report(run, params["as_json"], "zoo evaluate latest")
+
+
+def _optional(ctx: click.Context, kind: str, params: dict[str, Any]) -> Component | None:
+    name = params[kind]
+    return None if name is None else component(ctx, kind, name, params[f"{kind}_pairs"])
+
+
+def _report(run: Any, as_json: bool, following: str) -> None:
+    record = run.record
+    if as_json:
+        print_json({"run": run.name, "folder": str(run.folder), **_figures(record)})
+        return
+    validation = record.metrics.get("validation") or {}
+    figures = []
+    if "accuracy" in validation:
+        figures.append(f"validation accuracy {percent(validation['accuracy'])}")
+    elif validation:
+        figures.append(f"validation loss {validation['total']:.4f}")
+    figures.append(f"{record.seconds:.1f} s")
+    click.echo(f"{run.folder}  {', '.join(figures)}\nNext: {following}")
+
+
+def _figures(record: Any) -> dict[str, Any]:
+    return {
+        "kind": record.kind,
+        "seconds": record.seconds,
+        "metrics": record.metrics,
+        "weights_sha256": record.weights_sha256,
+        "parent": record.parent.run if record.parent else None,
+    }

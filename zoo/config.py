@@ -1,0 +1,306 @@
+"""The one converter: config dataclass ⇄ JSON ⇄ text ⇄ command-line option."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+import click
+
+from zoo.errors import BadOption, UnknownName, did_you_mean, listing
+
+T = TypeVar("T")
+
+REQUIRED: Any = object()
+"""The default of an option that has none."""
+
+_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+SUPPORTED = 'int, float, bool, str, Literal["…"], tuple[int, …] or one of these | None'
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+    """One option of a config dataclass: its type, default, bounds and help."""
+
+    name: str
+    kind: type | str  # int, float, bool, str, "choice" or "ints"
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    default: Any = REQUIRED
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def allowed(self) -> str:
+        """What may be written, in words: `int from 1`, `one of: a, b`, `none`."""
+        if self.kind == "choice":
+            words = "one of: " + ", ".join(self.choices)
+        elif self.kind == "ints":
+            words = "ints separated by commas"
+        elif self.kind is bool:
+            words = "true or false"
+        elif self.kind is str:
+            words = "text"
+        else:
+            words = "a whole number" if self.kind is int else "a number"
+        each = ", each" if self.kind == "ints" else ""
+        if self.low is not None:
+            words += f"{each} from {self._bound(self.low)}"
+        if self.high is not None:
+            words += f"{each if self.low is None else ''} up to {self._bound(self.high)}"
+        return words + (", or none" if self.optional else "")
+
+    def parse(self, text: str) -> Any:
+        """Read a value from text; raises `BadOption`."""
+        text = text.strip()
+        if self.optional and text.lower() == "none":
+            return None
+        try:
+            return self.check(self._read(text))
+        except ValueError:
+            raise self._wrong(text) from None
+
+    def check(self, value: Any) -> Any:
+        """Return a Python or JSON value in the knob's own type; raises `BadOption`."""
+        if value is None and self.optional:
+            return None
+        try:
+            value = self._own_type(value)
+        except (TypeError, ValueError, OverflowError):
+            raise self._wrong(value) from None
+        for number in value if self.kind == "ints" else (value,):
+            below = self.low is not None and number < self.low
+            above = self.high is not None and number > self.high
+            if below or above:
+                raise self._wrong(value)
+        return value
+
+    def format(self, value: Any) -> str:
+        """Write a value as text that `parse` reads back to the same value."""
+        if value is None:
+            return "none"
+        if self.kind == "ints":
+            return ",".join(str(number) for number in value)
+        if self.kind is bool:
+            return "true" if value else "false"
+        return repr(value) if self.kind is float else str(value)
+
+    def _read(self, text: str) -> Any:
+        if self.kind is int:
+            return int(text)
+        if self.kind is float:
+            return float(text)
+        if self.kind == "ints":
+            return tuple(int(part) for part in text.split(",")) if text else ()
+        if self.kind is bool:
+            if text.lower() not in _BOOLS:
+                raise ValueError
+            return _BOOLS[text.lower()]
+        return text
+
+    def _own_type(self, value: Any) -> Any:
+        if self.kind is bool:
+            return _of(bool, value)
+        if self.kind is int:
+            return _whole(value)
+        if self.kind is float:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError
+            if not math.isfinite(value):
+                raise ValueError
+            return float(value)
+        if self.kind == "ints":
+            if isinstance(value, str):
+                raise TypeError
+            return tuple(_whole(number) for number in value)
+        if self.kind == "choice" and value not in self.choices:
+            raise ValueError
+        return _of(str, value)
+
+    def _wrong(self, value: Any) -> BadOption:
+        shown = value if isinstance(value, str) else self._shown(value)
+        hint = did_you_mean(str(value), self.choices) if self.kind == "choice" else ""
+        return BadOption(f"{self.name}: {shown!r} is not allowed.{hint} Allowed: {self.allowed}.")
+
+    def _shown(self, value: Any) -> Any:
+        try:
+            return self.format(value)
+        except (TypeError, ValueError):
+            return value
+
+    def _bound(self, bound: float) -> str:
+        return f"{bound:g}" if abs(bound) < 1e6 else str(bound)
+
+
+def _of(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+@functools.cache
+def knobs(config: Any) -> tuple[Knob, ...]:
+    """Read the options that a config dataclass declares.
+
+    Raises TypeError where it is no dataclass or a field's type is not supported.
+    """
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+        raise TypeError(f"config {config!r} is not a dataclass")
+    hints = typing.get_type_hints(config)
+    return tuple(
+        _knob(config, field, hints[field.name])
+        for field in dataclasses.fields(config)
+        if field.init
+    )
+
+
+def _knob(config: type, field: dataclasses.Field[Any], hint: Any) -> Knob:
+    where = f"{config.__name__}.{field.name}"
+    optional = False
+    if get_origin(hint) in (Union, types.UnionType):
+        rest = [part for part in get_args(hint) if part is not type(None)]
+        optional = len(rest) < len(get_args(hint))
+        hint = rest[0] if len(rest) == 1 else hint
+    kind: type | str
+    choices: tuple[str, ...] = ()
+    if hint in (int, float, bool, str):
+        kind = hint
+    elif get_origin(hint) is Literal and all(isinstance(part, str) for part in get_args(hint)):
+        kind, choices = "choice", get_args(hint)
+    elif get_origin(hint) is tuple and get_args(hint) == (int, Ellipsis):
+        kind = "ints"
+    else:
+        raise TypeError(f"{where} has the type {hint}, which is not supported: use {SUPPORTED}")
+    default: Any = REQUIRED
+    if field.default is not dataclasses.MISSING:
+        default = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    knob = Knob(
+        name=field.name,
+        kind=kind,
+        choices=choices,
+        optional=optional,
+        help=field.metadata.get("help", ""),
+        low=field.metadata.get("low"),
+        high=field.metadata.get("high"),
+    )
+    if default is not REQUIRED:
+        try:
+            default = knob.check(default)
+        except BadOption as error:
+            raise TypeError(f"the default of {where} is not one of its values: {error}") from None
+    return dataclasses.replace(knob, default=default)
+
+
+def make(config: Callable[..., T], values: Mapping[str, Any], owner: str = "") -> T:
+    """Build a config from Python or JSON values, each checked; raises `BadOption`.
+
+    `owner` opens every message: `objective 'denoise'`.
+    """
+    prefix = f"{owner}: " if owner else ""
+    known = {knob.name: knob for knob in knobs(config)}
+    for name in values:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UnknownName(f"{prefix}unknown option '{name}'.{hint} Options: {listing(known)}.")
+    missing = [name for name, knob in known.items() if knob.required and name not in values]
+    if missing:
+        wanted = known[missing[0]]
+        raise BadOption(f"{prefix}option '{missing[0]}' is required: {wanted.allowed}.")
+    try:
+        checked = {name: known[name].check(value) for name, value in values.items()}
+    except BadOption as error:
+        raise BadOption(prefix + str(error)) from None
+    return config(**checked)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Write every option of a config as JSON values, in the order of declaration."""
+    values = {knob.name: getattr(config, knob.name) for knob in knobs(cast(Any, type(config)))}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def parse_pairs(config: Any, pairs: Iterable[str], owner: str = "") -> dict[str, Any]:
+    """Read `key=value` texts as the values of a config's options; raises `BadOption`."""
+    prefix = f"{owner}: " if owner else ""
+    known = {knob.name: knob for knob in knobs(config)}
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        name = key.strip().replace("-", "_")
+        if not equals:
+            raise BadOption(f"{prefix}'{pair}' is not key=value. Options: {listing(known)}.")
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UnknownName(f"{prefix}unknown option '{key}'.{hint} Options: {listing(known)}.")
+        try:
+            values[name] = known[name].parse(text)
+        except BadOption as error:
+            raise BadOption(prefix + str(error)) from None
+    return values
+
+
+class _KnobType(click.ParamType):
+    def __init__(self, knob: Knob) -> None:
+        self.knob = knob
+        self.name = {int: "int", float: "float", str: "text", "ints": "int,…"}.get(
+            knob.kind, "|".join(knob.choices)
+        )
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.knob.parse(value)
+        except BadOption as error:
+            return self.fail(str(error).partition(": ")[2], param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return self.name if self.knob.kind == "choice" else self.name.upper()
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(c) for c in self.knob.choices if c.startswith(incomplete)]
+
+
+def click_option(knob: Knob) -> click.Option:
+    """Make the command-line option of a knob; its default is shown, and applied by `make`."""
+    default = "required" if knob.required else knob.format(knob.default)
+    declared = [f"{knob.flag}/--no-{knob.flag[2:]}" if knob.kind is bool else knob.flag]
+    bounds = [part for part in (knob.low, knob.high) if part is not None]
+    text = knob.help
+    if bounds and knob.kind != "choice":
+        low = "" if knob.low is None else f"{knob.low:g}"
+        high = "" if knob.high is None else ("2^63-1" if knob.high > 1e18 else f"{knob.high:g}")
+        text += f" [{low}..{high}]"
+    return click.Option(
+        [*declared, knob.name],
+        type=None if knob.kind is bool else _KnobType(knob),
+        is_flag=knob.kind is bool,
+        default=None,
+        help=f"{text}  [default: {default or 'empty'}]",
+    )

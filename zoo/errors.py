@@ -1,0 +1,72 @@
+"""What goes wrong in front of a user: what was wrong, what is allowed, what to type next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Say in one message what was wrong, what is allowed and what to type next.
+
+    The command line prints the message without a traceback and exits with `exit_status`.
+    """
+
+    exit_status = 1
+
+
+class UsageError(ZooError):
+    """The user typed something that cannot be meant: an unknown name, an option out of range."""
+
+    exit_status = 2
+
+
+class UnknownName(UsageError):
+    """No component, run or option of that name exists."""
+
+
+class DuplicateName(ZooError):
+    """Two plugins contribute one name, and nothing says which of them is meant."""
+
+
+class BadOption(UsageError):
+    """An option's value has the wrong type or lies out of its range."""
+
+
+class Unfit(ZooError):
+    """A config, an input, a backbone, an objective or a head do not go together."""
+
+
+class PluginFault(ZooError):
+    """A plugin's own code failed or broke the contract of `zoo.api`."""
+
+
+class RunError(ZooError):
+    """A run folder is missing, unfinished, foreign or corrupt."""
+
+
+class DataError(ZooError):
+    """A data set is absent, truncated, corrupt or cannot be fetched."""
+
+
+class ModelFileError(ZooError):
+    """A file is not an ONNX file, or not one that zoo wrote."""
+
+
+class ProofError(ZooError):
+    """An exported file does not reproduce the PyTorch classifier it came from."""
+
+
+class TrainingError(ZooError):
+    """Training cannot go on: the loss is not finite, or the device is missing."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """Join names for a message, sorted, or say that there are none."""
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,61 @@
+"""Where things lie on disk, and how a file is written: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from zoo.errors import UsageError
+
+
+def data_root(given: Path | None = None) -> Path:
+    """Return the folder of the data sets: the one given, `ZOO_DATA`, or the user's cache."""
+    if given is not None:
+        return given
+    if os.environ.get("ZOO_DATA"):
+        return Path(os.environ["ZOO_DATA"])
+    from platformdirs import user_cache_path
+
+    return user_cache_path("plugzoo", appauthor=False) / "data"
+
+
+def runs_root(given: Path | None = None) -> Path:
+    """Return the folder of the runs: the one given, `ZOO_RUNS`, or `runs` here."""
+    return given or Path(os.environ.get("ZOO_RUNS") or "runs")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name beside it, then rename: whole or not at all."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place for an output file that cannot be written, before the work is done."""
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"The folder '{path.parent}' does not exist. Type: mkdir -p '{path.parent}'"
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"The folder '{path.parent}' cannot be written to.")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,152 @@
+"""The modules that training and export share: preprocessing, classifier, what `fit` trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.api import ImageInput, Losses, Preprocessing
+from zoo.errors import Unfit
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey: ITU-R BT.601."""
+
+
+def preprocessed_input(built: ImageInput, wanted: Preprocessing) -> ImageInput:
+    """Describe what a backbone built for `built` takes: its own wishes come first."""
+    height, width = wanted.size or (built.height, built.width)
+    return ImageInput(channels=wanted.channels or built.channels, height=height, width=width)
+
+
+class Preprocess(nn.Module):
+    """Turn raw bytes into what an encoder takes; the only implementation there is.
+
+    uint8 N x C x H x W as a data set stores them -> float32 N x C' x H' x W': channels mapped,
+    resized, normalized. Everything is a product with constants, so that every runtime computes it
+    alike: resizing is linear, hence one matrix for rows and one for columns.
+    Raises `Unfit` where channels or statistics do not match.
+    """
+
+    scale: Tensor
+    bias: Tensor
+    luma: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, source: ImageInput, built: ImageInput, wanted: Preprocessing) -> None:
+        super().__init__()
+        self.source = source
+        self.target = target = preprocessed_input(built, wanted)
+        if {source.channels, target.channels} not in ({1}, {3}, {1, 3}) and (
+            source.channels != target.channels
+        ):
+            raise Unfit(
+                f"Images of {source.channels} channels cannot become {target.channels}:"
+                " only 1 to 3 and 3 to 1 are defined."
+            )
+        mean, std = _a_channel(wanted.mean, target), _a_channel(wanted.std, target)
+        if not bool((std > 0).all()):
+            raise Unfit(f"The backbone's preprocessing has std {wanted.std}; it must be positive.")
+        self._buffer("scale", 1 / (255 * std))  # 1 x C' x 1 x 1: one grey channel spreads to three
+        self._buffer("bias", -mean / std)
+        self.to_grey = source.channels == 3 and target.channels == 1
+        self._buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1))
+        self.resizes = (source.height, source.width) != (target.height, target.width)
+        self._buffer("rows", _resize_matrix(source.height, target.height))  # H' x H
+        self._buffer("columns", _resize_matrix(source.width, target.width).T.contiguous())  # W x W'
+
+    def _buffer(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value, persistent=False)
+
+    @property
+    def changes(self) -> str:
+        """Say how the stored input differs from the one taken; empty where it does not."""
+        return "" if self.source == self.target else f"{self.source} becomes {self.target}"
+
+    def forward(self, raw: Tensor) -> Tensor:
+        inputs = raw.to(torch.float32)
+        if self.to_grey:
+            inputs = (inputs * self.luma).sum(1, keepdim=True)
+        if self.resizes:
+            inputs = torch.matmul(self.rows, torch.matmul(inputs, self.columns))
+        return inputs * self.scale + self.bias
+
+
+class Classifier(nn.Module):
+    """Raw bytes, uint8 N x C x H x W -> logits, N x classes.
+
+    A frozen encoder stays in evaluation mode and gets no gradient: a linear probe.
+    """
+
+    def __init__(
+        self, preprocess: Preprocess, encoder: nn.Module, head: nn.Module, *, frozen: bool = False
+    ) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.encoder = encoder
+        self.head = head
+        self.frozen = frozen
+        if frozen:
+            encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Classifier:
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def forward(self, raw: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(self.preprocess(raw)))
+        return logits
+
+
+class Pretraining(nn.Module):
+    """What pretraining fits: raw bytes -> the objective's losses."""
+
+    def __init__(self, preprocess: Preprocess, backbone: nn.Module, objective: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.backbone = backbone
+        self.objective = objective
+
+    def forward(self, raw: Tensor) -> Losses:
+        losses: Losses = self.objective(self.backbone, self.preprocess(raw), raw)
+        return losses
+
+
+class Finetuning(nn.Module):
+    """What finetuning fits: raw bytes and labels -> cross entropy, and the accuracy as a part.
+
+    `on_probabilities` takes cross entropy of softmax outputs: the tutorial's mistake, since
+    cross entropy applies a softmax of its own.
+    """
+
+    def __init__(self, classifier: Classifier, *, on_probabilities: bool = False) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.on_probabilities = on_probabilities
+
+    def forward(self, raw: Tensor, labels: Tensor) -> Losses:
+        logits = self.classifier(raw)
+        scores = logits.softmax(1) if self.on_probabilities else logits
+        hits = (logits.argmax(1) == labels).float().mean()
+        return Losses(F.cross_entropy(scores, labels), accuracy=hits)
+
+
+def _a_channel(values: tuple[float, ...], target: ImageInput) -> Tensor:
+    if len(values) not in (1, target.channels):
+        raise Unfit(
+            f"The backbone's preprocessing has {len(values)} values for {target.channels} channels;"
+            " it needs one, or one a channel."
+        )
+    return torch.tensor(values, dtype=torch.float32).expand(target.channels).reshape(1, -1, 1, 1)
+
+
+def _resize_matrix(before: int, after: int) -> Tensor:
+    """Return the after x before matrix of bilinear resizing with antialias along one axis."""
+    if before == after:
+        return torch.eye(before)
+    eye = torch.eye(before).view(1, 1, before, before)
+    resized = F.interpolate(eye, size=(after, before), mode="bilinear", antialias=True)
+    return resized.view(after, before)

@@ -1,0 +1,63 @@
+"""The Python twin of every verb, under the verb's name.
+
+    from zoo import pipeline
+    from zoo.api import Component, TrainConfig
+
+    run = pipeline.pretrain("mlp", dataset="digits", objective=Component("denoise", noise=0.2))
+    run = pipeline.finetune(run, head="linear", finetune=FinetuneConfig(labels=100))
+    print(pipeline.evaluate(run).accuracy)
+    pipeline.export(run, "model.onnx")
+
+Each function is imported when it is first used, so that listing components never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.pipeline.catalogue import list, plugins, runs, show
+    from zoo.pipeline.evaluation import evaluate
+    from zoo.pipeline.exporting import export, validate
+    from zoo.pipeline.finetuning import finetune
+    from zoo.pipeline.prediction import predict
+    from zoo.pipeline.pretraining import pretrain
+    from zoo.pipeline.recipes import run
+    from zoo.pipeline.workspace import Workspace
+
+__all__ = [
+    "Workspace",
+    "evaluate",
+    "export",
+    "finetune",
+    "list",
+    "plugins",
+    "predict",
+    "pretrain",
+    "run",
+    "runs",
+    "show",
+    "validate",
+]
+
+_MODULES = {
+    "Workspace": "workspace",
+    "evaluate": "evaluation",
+    "export": "exporting",
+    "finetune": "finetuning",
+    "list": "catalogue",
+    "plugins": "catalogue",
+    "predict": "prediction",
+    "pretrain": "pretraining",
+    "run": "recipes",
+    "runs": "catalogue",
+    "show": "catalogue",
+    "validate": "exporting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"zoo.pipeline.{_MODULES[name]}"), name)

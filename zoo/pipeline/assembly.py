@@ -1,0 +1,205 @@
+"""Build components by name, guarded: what a plugin's code raises is told as the plugin's."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.api import Component, Dataset, ImageInput, Losses, Preprocessing
+from zoo.config import to_json
+from zoo.errors import PluginFault, Unfit, ZooError
+from zoo.models import Preprocess
+from zoo.pipeline.workspace import Workspace
+from zoo.registry import Entry
+from zoo.runs import PartRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A component looked up and configured, not yet built."""
+
+    entry: Entry
+    config: Any
+
+    @property
+    def record(self) -> PartRecord:
+        entry = self.entry
+        return PartRecord(entry.name, entry.plugin, entry.version, to_json(self.config))
+
+
+def choose(workspace: Workspace, kind: str, wanted: str | Component) -> Part:
+    """Look a component up and check its options; raises `UnknownName` or `BadOption`."""
+    component = Component(wanted) if isinstance(wanted, str) else wanted
+    entry = workspace.registry.lookup(kind, component.name)
+    return Part(entry, entry.configure(component.options))
+
+
+def recorded(workspace: Workspace, kind: str, part: PartRecord) -> Part:
+    """Look up the component that a run was made with; says which plugin it came from."""
+    try:
+        return choose(workspace, kind, Component(part.name, **part.options))
+    except ZooError as error:
+        origin = f"{part.plugin} {part.version}"
+        raise type(error)(
+            f"{error}\nThe run used {kind} '{part.name}' of plugin {origin}."
+        ) from None
+
+
+def build_dataset(workspace: Workspace, part: Part) -> Dataset:
+    """Describe a data set; nothing of it is read yet."""
+    with guarded(part.entry, "built"):
+        dataset = part.entry.spec.build(part.config, workspace.data_root)
+    if not isinstance(dataset, Dataset):
+        raise _fault(part.entry, f"build returned {type(dataset).__name__}, not a Dataset")
+    return dataset
+
+
+def build_backbone(part: Part, input: ImageInput) -> nn.Module:
+    """Build a backbone and check on zeros that it keeps its contract; raises `PluginFault`."""
+    if not isinstance(input, ImageInput):
+        raise Unfit(f"{part.entry.owner} takes images; the data set holds {input!r}.")
+    with guarded(part.entry, "built"):
+        backbone: nn.Module = part.entry.spec.build(part.config, input)
+    _check_attributes(part.entry, backbone)
+    preprocess = Preprocess(input, input, preprocessing_of(backbone))
+    features = backbone.features
+    with probing(part.entry, backbone):
+        zeros = preprocess(torch.zeros(2, *input.shape, dtype=torch.uint8))
+        codes = backbone.encoder(zeros)  # type: ignore[operator]
+        if codes.shape != (2, features):
+            raise _fault(
+                part.entry,
+                f"the encoder returned {tuple(codes.shape)} for two inputs, not (2, {features})",
+            )
+        if backbone.decoder is not None:
+            back = backbone.decoder(codes)  # type: ignore[operator]
+            if back.shape != zeros.shape:
+                raise _fault(
+                    part.entry,
+                    f"the decoder returned {tuple(back.shape)} for two inputs,"
+                    f" not {tuple(zeros.shape)}",
+                )
+    return backbone
+
+
+def build_objective(workspace: Workspace, part: Part, backbone: nn.Module) -> nn.Module:
+    """Build an objective; raises `Unfit` where it needs a decoder that the backbone lacks."""
+    spec = part.entry.spec
+    if spec.needs_decoder and backbone.decoder is None:
+        others = [
+            e.name for e in workspace.registry.entries("objective") if not e.spec.needs_decoder
+        ]
+        raise Unfit(
+            f"{part.entry.owner} needs a decoder, and this backbone has none."
+            f" Objectives without that need: {', '.join(others) or 'none installed'}."
+        )
+    with guarded(part.entry, "built"):
+        objective: nn.Module = spec.build(part.config, backbone)
+    if not isinstance(objective, nn.Module):
+        raise _fault(part.entry, f"build returned {type(objective).__name__}, not an nn.Module")
+    # Gradients that nobody asks for would make data-parallel training wait for ever.
+    if not spec.needs_decoder and isinstance(backbone.decoder, nn.Module):
+        backbone.decoder.requires_grad_(False)
+    return objective
+
+
+def check_objective(
+    part: Part, objective: nn.Module, backbone: nn.Module, preprocess: Preprocess
+) -> None:
+    """Try an objective on zeros, before data is loaded; raises `PluginFault`."""
+    with probing(part.entry, backbone, objective):
+        raw = torch.zeros(2, *preprocess.source.shape, dtype=torch.uint8)
+        losses = objective(backbone, preprocess(raw), raw)
+        if not isinstance(losses, Losses):
+            raise _fault(part.entry, f"it returned {type(losses).__name__}, not Losses")
+        watch = part.entry.spec.watch
+        if watch != "total" and watch not in losses.parts:
+            known = ", ".join(["total", *losses.parts])
+            raise _fault(part.entry, f"it watches '{watch}', which is not among its parts: {known}")
+
+
+def build_head(part: Part, features: int, classes: int) -> nn.Module:
+    """Build a head and check on zeros that it returns logits; raises `PluginFault`."""
+    with guarded(part.entry, "built"):
+        head: nn.Module = part.entry.spec.build(part.config, features, classes)
+    if not isinstance(head, nn.Module):
+        raise _fault(part.entry, f"build returned {type(head).__name__}, not an nn.Module")
+    with probing(part.entry, head):
+        logits = head(torch.zeros(2, features))
+        if logits.shape != (2, classes):
+            raise _fault(
+                part.entry,
+                f"it returned {tuple(logits.shape)} for two inputs, not (2, {classes})",
+            )
+    return head
+
+
+def preprocess_for(data_input: ImageInput, built: ImageInput, backbone: nn.Module) -> Preprocess:
+    """Make the one module that turns a data set's bytes into what a backbone takes."""
+    return Preprocess(data_input, built, preprocessing_of(backbone))
+
+
+def preprocessing_of(backbone: nn.Module) -> Preprocessing:
+    wanted = getattr(backbone, "preprocessing", Preprocessing())
+    if not isinstance(wanted, Preprocessing):
+        raise PluginFault(f"The backbone's preprocessing is {wanted!r}, not a Preprocessing.")
+    return wanted
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], owner: str) -> None:
+    """Load tensors by name; raises `Unfit` where they are not those of the module."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise Unfit(
+            f"The weights do not fit {owner}: {first} Was another version of its plugin installed?"
+        ) from None
+
+
+@contextlib.contextmanager
+def guarded(entry: Entry, deed: str) -> Iterator[None]:
+    """Tell what a plugin's code raises in one line that names it; ours passes unchanged."""
+    try:
+        yield
+    except Unfit as error:
+        raise Unfit(f"{entry.owner}: {error}") from error
+    except ZooError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise _fault(entry, f"{type(error).__name__} while it was {deed}: {text}") from error
+
+
+@contextlib.contextmanager
+def probing(entry: Entry, *modules: nn.Module) -> Iterator[None]:
+    """Run modules in evaluation mode without gradients; leave random numbers as they were."""
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), guarded(entry, "tried on zeros"):
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+
+
+def _check_attributes(entry: Entry, backbone: Any) -> None:
+    if not isinstance(backbone, nn.Module):
+        raise _fault(entry, f"build returned {type(backbone).__name__}, not an nn.Module")
+    if not isinstance(getattr(backbone, "encoder", None), nn.Module):
+        raise _fault(entry, "it has no .encoder that is an nn.Module")
+    if not isinstance(getattr(backbone, "decoder", False), nn.Module | None):
+        raise _fault(entry, "its .decoder must be an nn.Module, or None where there is none")
+    if not isinstance(getattr(backbone, "features", None), int):
+        raise _fault(entry, "it has no .features, the width of its encoder's output")
+
+
+def _fault(entry: Entry, problem: str) -> PluginFault:
+    return PluginFault(f"{entry.owner} of plugin {entry.plugin} {entry.version}: {problem}.")

@@ -1,0 +1,116 @@
+"""`evaluate`: a finished classifier on the test split, read once and written down."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zoo.api import Dataset, Examples
+from zoo.data import checked
+from zoo.errors import DataError
+from zoo.models import Classifier
+from zoo.pipeline import assembly
+from zoo.pipeline.workspace import Workspace
+from zoo.runs import Run
+from zoo.training import cpu_threads, outputs, resolve_device
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFigures:
+    """One class on the test split; precision is None where the class was never predicted."""
+
+    name: str
+    precision: float | None
+    recall: float | None
+    examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Figures of a classifier on the test split; `confusion[true][predicted]` counts examples."""
+
+    run: str
+    dataset: str
+    accuracy: float
+    examples: int
+    classes: list[ClassFigures]
+    confusion: list[list[int]]
+    test_readings: int
+
+
+def evaluate(
+    run: Run | str | Path, *, device: str = "auto", workspace: Workspace | None = None
+) -> Evaluation:
+    """Measure a finished finetuning on its data set's test split, and record the reading."""
+    workspace = workspace or Workspace()
+    run = workspace.finetuned(run)
+    classifier, data = load_classifier(run, workspace)
+    classifier.to(resolve_device(device))
+    with cpu_threads(run.record.threads):
+        examples = load_test(run, data, workspace)
+        logits = outputs(classifier, examples.inputs)
+    assert examples.labels is not None
+    matrix = confusion(logits.argmax(1), examples.labels, len(run.record.classes))
+    accuracy = accuracy_of(logits, examples.labels)
+    run.add_test("evaluate", accuracy=accuracy, examples=len(examples))
+    return Evaluation(
+        run=run.name,
+        dataset=run.record.dataset.name,
+        accuracy=accuracy,
+        examples=len(examples),
+        classes=_per_class(matrix, run.record.classes),
+        confusion=matrix.tolist(),
+        test_readings=len(run.record.tests),
+    )
+
+
+def load_classifier(run: Run, workspace: Workspace) -> tuple[Classifier, Dataset]:
+    """Build the classifier of a finished finetuning, on the CPU, and describe its data set."""
+    record = run.record
+    backbone_part = assembly.recorded(workspace, "backbone", record.backbone)
+    assert record.head is not None
+    head_part = assembly.recorded(workspace, "head", record.head)
+    data = assembly.build_dataset(
+        workspace, assembly.recorded(workspace, "dataset", record.dataset)
+    )
+    backbone = assembly.build_backbone(backbone_part, run.input)
+    head = assembly.build_head(head_part, int(backbone.features), len(record.classes))  # type: ignore[arg-type]
+    preprocess = assembly.preprocess_for(run.data_input, run.input, backbone)
+    classifier = Classifier(preprocess, backbone.encoder, head)  # type: ignore[arg-type]
+    assembly.load_state(classifier, run.load_weights(), backbone_part.entry.owner)
+    return classifier.eval(), data
+
+
+def load_test(run: Run, data: Dataset, workspace: Workspace) -> Examples:
+    """Load the test split; the caller records the reading. Raises `DataError`."""
+    owner = f"The test split of dataset '{run.record.dataset.name}'"
+    if data.test is None:
+        raise DataError(f"Dataset '{run.record.dataset.name}' has no test split to measure on.")
+    if list(data.classes) != run.record.classes or data.input != run.data_input:
+        raise DataError(f"{owner} is no longer the one that run '{run.name}' was trained for.")
+    part = assembly.recorded(workspace, "dataset", run.record.dataset)
+    with assembly.guarded(part.entry, "loaded"):
+        loaded = data.test()
+    return checked(loaded, data.input.shape, len(data.classes), owner)
+
+
+def accuracy_of(logits: Tensor, labels: Tensor) -> float:
+    return int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
+def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count examples by true class (row) and predicted class (column): classes x classes."""
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+
+
+def _per_class(matrix: Tensor, names: list[str]) -> list[ClassFigures]:
+    figures = []
+    for index, name in enumerate(names):
+        hits = int(matrix[index, index])
+        there, said = int(matrix[index].sum()), int(matrix[:, index].sum())
+        precision = hits / said if said else None
+        figures.append(ClassFigures(name, precision, hits / there if there else None, there))
+    return figures

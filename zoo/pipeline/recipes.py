@@ -1,0 +1,223 @@
+"""`run`: a recipe's whole pipeline over its seeds, going on from the parts that are finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo import runs
+from zoo.api import Component, FinetuneConfig, RecipeSpec, TrainConfig
+from zoo.config import to_json
+from zoo.errors import BadOption
+from zoo.export.proof import Proof
+from zoo.pipeline.assembly import choose
+from zoo.pipeline.evaluation import evaluate
+from zoo.pipeline.exporting import export
+from zoo.pipeline.finetuning import finetune
+from zoo.pipeline.pretraining import pretrain, versions
+from zoo.pipeline.workspace import Workspace
+from zoo.progress import current
+from zoo.runs import Run
+
+PRETRAINED, SCRATCH = "pretrained", "from scratch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way to the classifier, over the seeds: accuracies 0..1, seconds of training."""
+
+    name: str
+    runs: list[str]
+    validation: list[float]
+    accuracies: list[float]
+    seconds: list[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation over the seeds; None for one seed."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def validated(self) -> float | None:
+        return statistics.fmean(self.validation) if self.validation else None
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeResult:
+    """What a recipe came to. `seconds` is this call's wall time; `reused` counts old runs."""
+
+    recipe: str
+    dataset: str
+    seeds: list[int]
+    methods: list[Method]
+    chosen: str
+    validation_examples: int
+    model: Path
+    model_bytes: int
+    proof: Proof
+    runs_folder: Path
+    pretrainings: list[str]
+    reused: int
+    seconds: float
+
+
+def run(
+    recipe: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    fresh: bool = False,
+    workspace: Workspace | None = None,
+) -> RecipeResult:
+    """Run a recipe: pretrain, finetune and train from scratch for each seed, choose, export.
+
+    The choice is made on validation data; the test split is read once for each run, and once for
+    the proof. Finished runs of the same options are used again unless `fresh`.
+    """
+    started = time.perf_counter()
+    workspace = workspace or Workspace()
+    spec: RecipeSpec = workspace.registry.lookup("recipe", recipe).spec
+    seeds = list(seeds if seeds is not None else spec.seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise BadOption(f"seeds: {seeds} must name at least one seed, and each once.")
+    maker = _Maker(spec, workspace, threads, device, fresh)
+    pretrainings = [maker.pretrain(seed) for seed in seeds]
+    made = {PRETRAINED: [maker.finetune(s, p) for s, p in zip(seeds, pretrainings, strict=True)]}
+    if spec.scratch:
+        made[SCRATCH] = [maker.finetune(seed, None) for seed in seeds]
+    chosen = max(made, key=lambda name: statistics.fmean(_validation(made[name]) or [0.0]))
+    first = made[chosen][0]
+    methods = [_method(name, made[name], workspace, device or "auto") for name in made]
+    exported = export(first, workspace=workspace)
+    return RecipeResult(
+        recipe=recipe,
+        dataset=spec.dataset.name,
+        seeds=seeds,
+        methods=methods,
+        chosen=chosen,
+        validation_examples=int(first.record.metrics.get("validation_examples", 0)),
+        model=exported.model,
+        model_bytes=exported.bytes,
+        proof=exported.proof,
+        runs_folder=workspace.runs_root,
+        pretrainings=[each.name for each in pretrainings],
+        reused=maker.reused,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Maker:
+    """Makes a recipe's runs, or finds those that were made with the same options before."""
+
+    def __init__(
+        self,
+        spec: RecipeSpec,
+        workspace: Workspace,
+        threads: int | None,
+        device: str | None,
+        fresh: bool,
+    ) -> None:
+        self.spec, self.workspace = spec, workspace
+        self.reused = 0
+        self._given: dict[str, Any] = {"threads": threads, "device": device}
+        self._given = {name: value for name, value in self._given.items() if value is not None}
+        self._found: dict[str, Run] = {}
+        if not fresh:
+            for old in runs.every(workspace.runs_root)[0]:
+                whole = (old.folder / "weights.safetensors").is_file()
+                if old.record.status == "finished" and old.record.recipe and whole:
+                    self._found[old.record.recipe.get("key", "")] = old
+
+    def pretrain(self, seed: int) -> Run:
+        spec, training = self.spec, self._training(self.spec.pretraining, seed)
+        dataset = spec.pretrain_dataset or spec.dataset
+        parts = {"dataset": dataset, "backbone": spec.backbone, "objective": spec.objective}
+        key = self._key(parts, training, None, None)
+        return self._reuse(key) or pretrain(
+            spec.backbone,
+            dataset=dataset,
+            objective=spec.objective,
+            training=training,
+            workspace=self.workspace,
+            recipe={"name": spec.name, "key": key},
+        )
+
+    def finetune(self, seed: int, parent: Run | None) -> Run:
+        spec, training = self.spec, self._training(self.spec.finetuning, seed)
+        parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
+        key = self._key(parts, training, spec.finetune, parent)
+        return self._reuse(key) or finetune(
+            parent,
+            backbone=None if parent else spec.backbone,
+            dataset=spec.dataset,
+            head=spec.head,
+            training=training,
+            finetune=spec.finetune,
+            workspace=self.workspace,
+            recipe={"name": spec.name, "key": key},
+        )
+
+    def _training(self, config: TrainConfig, seed: int) -> TrainConfig:
+        return dataclasses.replace(config, seed=seed, **self._given)
+
+    def _reuse(self, key: str) -> Run | None:
+        found = self._found.get(key)
+        if found:
+            self.reused += 1
+            current().note(f"using finished run {found.name}")
+        return found
+
+    def _key(
+        self,
+        parts: dict[str, Component],
+        training: TrainConfig,
+        finetune: FinetuneConfig | None,
+        parent: Run | None,
+    ) -> str:
+        """Digest everything that decides what a run comes to."""
+        resolved = {
+            kind: dataclasses.asdict(choose(self.workspace, kind, part).record)
+            for kind, part in parts.items()
+        }
+        content = {
+            "parts": resolved,
+            "training": to_json(training),
+            "finetune": to_json(finetune) if finetune else None,
+            "parent": parent.record.weights_sha256 if parent else None,
+            "versions": {k: v for k, v in versions().items() if k in ("plugzoo", "torch")},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _validation(made: list[Run]) -> list[float]:
+    held = [each.record.metrics.get("validation") for each in made]
+    return [float(figures["accuracy"]) for figures in held if figures]
+
+
+def _method(name: str, made: list[Run], workspace: Workspace, device: str) -> Method:
+    return Method(
+        name=name,
+        runs=[each.name for each in made],
+        validation=_validation(made),
+        accuracies=[_tested(each, workspace, device) for each in made],
+        seconds=[float(each.record.seconds or 0.0) for each in made],
+    )
+
+
+def _tested(made: Run, workspace: Workspace, device: str) -> float:
+    """Return the accuracy on the test split, read only where it was not read before."""
+    for reading in made.record.tests:
+        if reading.get("by") == "evaluate":
+            return float(reading["accuracy"])
+    return evaluate(made, device=device, workspace=workspace).accuracy

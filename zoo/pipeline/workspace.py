@@ -1,0 +1,51 @@
+"""Where a pipeline works: which plugins, which runs folder, which data folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from zoo import folders, runs
+from zoo.registry import Registry
+from zoo.runs import Run
+
+FINISHED_PRETRAINING = "finished pretraining"
+FINISHED_FINETUNING = "finished finetuning"
+
+
+@dataclasses.dataclass
+class Workspace:
+    """What is not given is taken from the installed plugins, `ZOO_RUNS` and `ZOO_DATA`."""
+
+    plugins: Registry | None = None
+    runs: Path | None = None
+    data: Path | None = None
+
+    @functools.cached_property
+    def registry(self) -> Registry:
+        return self.plugins or Registry.installed()
+
+    @property
+    def runs_root(self) -> Path:
+        return folders.runs_root(self.runs)
+
+    @property
+    def data_root(self) -> Path:
+        return folders.data_root(self.data)
+
+    def pretrained(self, run: Run | str | Path) -> Run:
+        """Resolve a finished pretraining; raises `RunError`."""
+        return self._find(run, "pretrain", FINISHED_PRETRAINING)
+
+    def finetuned(self, run: Run | str | Path) -> Run:
+        """Resolve a finished finetuning; raises `RunError`."""
+        return self._find(run, "finetune", FINISHED_FINETUNING)
+
+    def _find(self, run: Run | str | Path, kind: str, wanted: str) -> Run:
+        text = str(run.folder) if isinstance(run, Run) else str(run)
+
+        def fits(found: Run) -> bool:
+            return found.record.kind == kind and found.record.status == "finished"
+
+        return runs.find(self.runs_root, text, fits, wanted)

@@ -1,0 +1,166 @@
+"""Progress of long work: silent in Python, plain lines in a pipe, one live line on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    import rich.console
+
+
+class Task(Protocol):
+    """One piece of long work on display."""
+
+    def due(self) -> bool:
+        """Say whether an update would be seen now; what an update costs is spared otherwise."""
+
+    def update(self, completed: int, total: int | None = None, text: str = "") -> None:
+        """Show how much is done, and a text: an epoch, losses."""
+
+
+class Reporter(Protocol):
+    """What shows notes and tasks to a person."""
+
+    def note(self, text: str) -> None: ...
+
+    def task(
+        self, description: str, total: int | None, unit: str
+    ) -> AbstractContextManager[Task]: ...
+
+
+class _SilentTask:
+    def due(self) -> bool:
+        return False
+
+    def update(self, completed: int, total: int | None = None, text: str = "") -> None:
+        pass
+
+
+class Silent:
+    """Show nothing."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
+        yield _SilentTask()
+
+
+class _PlainTask:
+    def __init__(self, stream: TextIO, description: str, unit: str, every: float) -> None:
+        self._stream, self._description, self._unit, self._every = stream, description, unit, every
+        self._started = self._shown = time.monotonic()
+        self._last = ""
+
+    def due(self) -> bool:
+        return time.monotonic() - self._shown >= self._every
+
+    def update(self, completed: int, total: int | None = None, text: str = "") -> None:
+        elapsed = time.monotonic() - self._started
+        rate = completed / elapsed if elapsed > 0 else 0.0
+        left = f", {_clock((total - completed) / rate)} left" if total and rate else ""
+        share = f" {completed / total:4.0%}" if total else ""
+        line = f"{self._description}{share}  {text}  {rate:,.0f} {self._unit}/s{left}"
+        self._last = line
+        if self.due():
+            self._show()
+
+    def close(self) -> None:
+        if self._last:
+            self._show()
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        print(self._last, file=self._stream, flush=True)
+        self._last = ""
+
+
+class Plain:
+    """Print a line now and then, and one at the end of each task."""
+
+    def __init__(self, stream: TextIO | None = None, every: float = 5.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
+        task = _PlainTask(self._stream, description, unit, self._every)
+        yield task
+        task.close()
+
+
+class _LiveTask:
+    def __init__(self, bar: object, handle: object, unit: str) -> None:
+        self._bar, self._handle, self._unit = bar, handle, unit
+        self._started = time.monotonic()
+        self._shown = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() - self._shown >= 0.2
+
+    def update(self, completed: int, total: int | None = None, text: str = "") -> None:
+        self._shown = time.monotonic()
+        rate = completed / max(1e-9, self._shown - self._started)
+        shown = f"{text}  {rate:,.0f} {self._unit}/s"
+        self._bar.update(self._handle, completed=completed, total=total, text=shown)  # type: ignore[attr-defined]
+
+
+class Live:
+    """Show one line with a bar, the loss, the rate and the time left; rich is loaded only here."""
+
+    def __init__(self, console: rich.console.Console | None = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[text]}", markup=False),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, refresh_per_second=5) as bar:
+            handle = bar.add_task(description, total=total, text="")
+            yield _LiveTask(bar, handle, unit)
+
+
+_current: ContextVar[Reporter | None] = ContextVar("zoo_reporter", default=None)
+
+
+def current() -> Reporter:
+    """Return the reporter in force; silent unless `reporting` set one."""
+    return _current.get() or Silent()
+
+
+@contextlib.contextmanager
+def reporting(reporter: Reporter) -> Iterator[None]:
+    """Show progress through `reporter` within this block."""
+    token = _current.set(reporter)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,271 @@
+"""Discover plugins, isolate their failures, attribute their components, look names up."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from zoo import api, hookspecs
+from zoo.config import knobs, make
+from zoo.errors import (
+    DuplicateName,
+    PluginFault,
+    UnknownName,
+    UsageError,
+    did_you_mean,
+    listing,
+)
+
+SPECS: dict[str, type] = {
+    "dataset": api.DatasetSpec,
+    "backbone": api.BackboneSpec,
+    "objective": api.ObjectiveSpec,
+    "head": api.HeadSpec,
+    "recipe": api.RecipeSpec,
+}
+KINDS = tuple(SPECS)
+ENTRY_POINTS = "zoo"
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclasses.dataclass
+class Plugin:
+    """One plugin, loaded or failed: `name` is `distribution:entry-point` or `file:module`."""
+
+    name: str
+    version: str
+    module: str
+    seconds: float = 0.0
+    hooks: tuple[str, ...] = ()
+    cause: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One registered component and the plugin that contributed it."""
+
+    kind: str
+    spec: Any
+    plugin: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        return str(self.spec.name)
+
+    @property
+    def owner(self) -> str:
+        return f"{self.kind} '{self.name}'"
+
+    def configure(self, options: dict[str, Any] | Any) -> Any:
+        """Build the component's config from its options; raises `BadOption`."""
+        return make(self.spec.config, options, self.owner)
+
+
+class Registry:
+    """Hold the components of plugins; `Registry.installed()` discovers the entry points.
+
+    `Registry(plugins=[module, ...])` holds those alone: for tests and for single files.
+    """
+
+    def __init__(self, plugins: Sequence[object] = ()) -> None:
+        self.plugins: list[Plugin] = []
+        self._manager = pluggy.PluginManager("zoo")
+        self._manager.add_hookspecs(hookspecs)
+        self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
+        for module in plugins:
+            name = getattr(module, "__name__", type(module).__name__)
+            self._add(Plugin(name=f"file:{name}", version="-", module=name), lambda m=module: m)
+
+    @classmethod
+    def installed(cls, files: Iterable[Path] = ()) -> Registry:
+        """Discover every entry point of the group `zoo`, then the plugin files given."""
+        registry = cls()
+        for point in sorted(
+            metadata.entry_points(group=ENTRY_POINTS), key=lambda p: (_distribution(p), p.name)
+        ):
+            version = point.dist.version if point.dist else "-"
+            plugin = Plugin(f"{_distribution(point)}:{point.name}", version, point.value)
+            registry._add(plugin, point.load)
+        for path in files:
+            if not path.is_file():
+                raise UsageError(f"Plugin file '{path}' does not exist.")
+            plugin = Plugin(name=f"file:{path.stem}", version="-", module=str(path))
+            registry._add(plugin, lambda path=path: _load_file(path))
+        return registry
+
+    def lookup(self, kind: str, name: str) -> Entry:
+        """Return the component; raises `UnknownName` or `DuplicateName`."""
+        entries = self._entries[kind].get(name, [])
+        if not entries:
+            known = self._entries[kind]
+            raise UnknownName(
+                f"Unknown {kind} '{name}'.{did_you_mean(name, known)}"
+                f" Installed: {listing(known)}.{self._suspects()}"
+            )
+        if len(entries) == 1:
+            return entries[0]
+        return self._settle(kind, name, entries)
+
+    def entries(self, kind: str) -> list[Entry]:
+        """Return every component of a kind by name; of a duplicate name, each of them."""
+        return [
+            entry for name in sorted(self._entries[kind]) for entry in self._entries[kind][name]
+        ]
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(self._entries[kind])
+
+    def components_of(self, plugin: str) -> list[Entry]:
+        return [e for kind in KINDS for e in self.entries(kind) if e.plugin == plugin]
+
+    # --- loading ----------------------------------------------------------------------------
+
+    def _add(self, plugin: Plugin, load: Any) -> None:
+        self.plugins.append(plugin)
+        started = time.perf_counter()
+        module = None
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                module = load()
+                entries = self._register(plugin, module)
+        # A plugin that calls sys.exit() while it is imported must not end the command.
+        except (Exception, SystemExit) as error:
+            if os.environ.get("ZOO_STRICT") == "1":
+                raise
+            if module is not None and self._manager.is_registered(module):
+                self._manager.unregister(module)
+            plugin.cause = _cause(error)
+        else:
+            for entry in entries:
+                self._entries[entry.kind].setdefault(entry.name, []).append(entry)
+        finally:
+            plugin.seconds = time.perf_counter() - started
+
+    def _register(self, plugin: Plugin, module: Any) -> list[Entry]:
+        if self._manager.register(module, plugin.name) is None:
+            raise PluginFault("the plugin is blocked")
+        self._manager.check_pending()
+        hooks: list[str] = []
+        entries: list[Entry] = []
+        for kind in KINDS:
+            hook = f"zoo_{kind}s"
+            found = list(self._call(hook, kind, module))
+            if found or self._implements(hook, module):
+                hooks.append(hook)
+            entries += [Entry(kind, spec, plugin.name, plugin.version) for spec in found]
+        if not hooks:
+            raise PluginFault("no function of it is marked with @hookimpl, so it adds nothing")
+        seen = [(entry.kind, entry.name) for entry in entries]
+        twice = next((key for key in seen if seen.count(key) > 1), None)
+        if twice:
+            raise PluginFault(f"it contributes two {twice[0]}s named '{twice[1]}'")
+        plugin.hooks = tuple(hooks)
+        return entries
+
+    def _implements(self, hook: str, module: Any) -> bool:
+        impls = getattr(self._manager.hook, hook).get_hookimpls()
+        return any(impl.plugin is module for impl in impls)
+
+    def _call(self, hook: str, kind: str, module: Any) -> Iterator[Any]:
+        if not self._implements(hook, module):
+            if callable(getattr(module, hook, None)):
+                raise PluginFault(f"{hook} is not marked with @hookimpl")
+            return
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            if impl.plugin is not module:
+                continue
+            result = impl.function()
+            if not isinstance(result, Iterable) or isinstance(result, str | bytes):
+                raise PluginFault(f"{hook}() returned {_short(result)}, not a list of specs")
+            for spec in result:
+                _check(spec, kind, hook)
+                yield spec
+
+    # --- names ------------------------------------------------------------------------------
+
+    def _settle(self, kind: str, name: str, entries: list[Entry]) -> Entry:
+        order = [part.strip() for part in os.environ.get("ZOO_PLUGINS", "").split(",")]
+        unmatched = []
+        for wanted in filter(None, order):
+            if not any(_matches(wanted, plugin.name) for plugin in self.plugins):
+                unmatched.append(wanted)
+            matching = [entry for entry in entries if _matches(wanted, entry.plugin)]
+            if len(matching) == 1:
+                return matching[0]
+        plugins = sorted(entry.plugin for entry in entries)
+        note = f" ZOO_PLUGINS names no installed plugin: {listing(unmatched)}." if unmatched else ""
+        raise DuplicateName(
+            f"{kind.capitalize()} '{name}' comes from {len(plugins)} plugins:"
+            f" {' and '.join(plugins)}.{note} Say which one wins: ZOO_PLUGINS={plugins[0]}"
+        )
+
+    def _suspects(self) -> str:
+        failed = [plugin for plugin in self.plugins if plugin.cause]
+        if not failed:
+            return ""
+        causes = "; ".join(f"{plugin.name} ({plugin.cause})" for plugin in failed)
+        return f" It may belong to a plugin that failed to load: {causes}. See: zoo plugins"
+
+
+def _check(spec: Any, kind: str, hook: str) -> None:
+    wanted: Any = SPECS[kind]
+    if not isinstance(spec, wanted):
+        raise PluginFault(f"{hook}() gave {_short(spec)}, not a {wanted.__name__}")
+    if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
+        raise PluginFault(f"{hook}() names a {kind} {spec.name!r}; names are kebab-case: my-{kind}")
+    if not isinstance(spec.summary, str):
+        raise PluginFault(f"the summary of {kind} '{spec.name}' is not text")
+    if kind == "recipe":
+        return
+    if not callable(spec.build):
+        raise PluginFault(f"the build of {kind} '{spec.name}' cannot be called")
+    try:
+        knobs(spec.config)
+    except (TypeError, NameError) as error:
+        raise PluginFault(f"{kind} '{spec.name}': {error}") from error
+
+
+def _matches(wanted: str, plugin: str) -> bool:
+    """Say whether `distribution:entry-point`, or either half of it, names the plugin."""
+    return wanted == plugin or wanted in plugin.split(":")
+
+
+def _distribution(point: metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown"
+
+
+def _load_file(path: Path) -> Any:
+    name = f"zoo_plugin_file_{path.stem}"  # never in the way of an installed module
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginFault(f"'{path}' is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it ended the interpreter while being loaded (SystemExit: {error.code})"
+    if isinstance(error, PluginFault):
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,307 @@
+"""Run folders: create, record, load, list, find."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from zoo.api import ImageInput
+from zoo.errors import RunError, did_you_mean
+from zoo.folders import write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA = 1
+DEEDS = {"pretrain": "pretraining", "finetune": "finetuning"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PartRecord:
+    """A component as it was used: every option resolved, and who contributed it."""
+
+    name: str
+    plugin: str
+    version: str
+    options: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parent:
+    """The pretraining that a finetuning started from."""
+
+    run: str
+    weights_sha256: str
+
+
+@dataclasses.dataclass
+class Record:
+    """The content of `run.json`. Times are ISO 8601 with offset, fractions 0..1.
+
+    `input` is what the backbone was built for, `data_input` what the data set stores (both
+    channels, height, width). `tests` lists each reading of the test split.
+    """
+
+    run: str
+    kind: str
+    status: str
+    created: str
+    dataset: PartRecord
+    backbone: PartRecord
+    objective: PartRecord | None
+    head: PartRecord | None
+    input: list[int]
+    data_input: list[int]
+    classes: list[str]
+    training: dict[str, Any]
+    finetune: dict[str, Any] | None
+    parent: Parent | None
+    seed: int
+    device: str
+    threads: int
+    versions: dict[str, str]
+    process: dict[str, Any]
+    recipe: dict[str, Any] | None = None
+    seconds: float | None = None
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tests: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    weights_sha256: str | None = None
+    error: str | None = None
+    schema: int = SCHEMA
+
+
+@dataclasses.dataclass
+class Run:
+    """One run on disk: its folder and its record."""
+
+    folder: Path
+    record: Record
+
+    @property
+    def name(self) -> str:
+        return self.record.run
+
+    @property
+    def state(self) -> str:
+        """finished, failed, interrupted, running, or dead: its process ended without a word."""
+        if self.record.status != "running":
+            return self.record.status
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                return "dead"
+        except Timeout:
+            return "running"
+        except OSError:  # a folder that cannot be written to cannot be trained in either
+            return "dead"
+
+    @property
+    def input(self) -> ImageInput:
+        channels, height, width = self.record.input
+        return ImageInput(channels=channels, height=height, width=width)
+
+    @property
+    def data_input(self) -> ImageInput:
+        channels, height, width = self.record.data_input
+        return ImageInput(channels=channels, height=height, width=width)
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.onnx"
+
+    def save(self) -> None:
+        text = json.dumps(dataclasses.asdict(self.record), indent=2, ensure_ascii=False)
+        write_atomic(self.folder / "run.json", text.encode())
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read the epochs written so far; a torn last line is left out."""
+        lines: list[dict[str, Any]] = []
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines():
+                lines.append(json.loads(line))
+        return lines
+
+    def add_test(self, by: str, **figures: Any) -> None:
+        """Write down that the test split was read, by which verb, and what it showed."""
+        self.record.tests.append({"by": by, "when": _now(), **figures})
+        self.save()
+
+    def save_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors alone to `weights.safetensors`, and their SHA-256 into the record."""
+        from safetensors.torch import save
+
+        # Clones: safetensors refuses tensors that share memory, as tied weights do.
+        data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+        write_atomic(self.folder / "weights.safetensors", data)
+        self.record.weights_sha256 = hashlib.sha256(data).hexdigest()
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """Read the weights; raises `RunError` where they are not those that were saved."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self.folder / "weights.safetensors"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise RunError(f"Run '{self.name}' has no weights: '{path}' is missing.") from None
+        if hashlib.sha256(data).hexdigest() != self.record.weights_sha256:
+            raise RunError(
+                f"'{path}' is corrupt: its SHA-256 is not the one that run.json records."
+                " Train the run again."
+            )
+        try:
+            tensors: dict[str, Tensor] = load(data)
+        except SafetensorError as error:
+            raise RunError(f"'{path}' is no safetensors file: {error}") from None
+        return tensors
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep the status true while a run is made: finished, failed, interrupted, or dead."""
+        started = time.perf_counter()
+        with FileLock(self.folder / ".lock"):
+            try:
+                yield
+            except BaseException as error:
+                interrupted = isinstance(error, KeyboardInterrupt)
+                self.record.status = "interrupted" if interrupted else "failed"
+                self.record.error = None if interrupted else f"{type(error).__name__}: {error}"
+                self.record.seconds = round(time.perf_counter() - started, 3)
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    self.save()
+                raise
+            self.record.status = "finished"
+            self.record.seconds = round(time.perf_counter() - started, 3)
+            self.save()
+        with contextlib.suppress(OSError):
+            (self.folder / ".lock").unlink()
+
+
+def create(root: Path, record: Record) -> Run:
+    """Make the run's folder with its resolved options, before any data is loaded."""
+    root.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    title = f"{record.kind}-{record.backbone.name}-{record.dataset.name}"
+    while True:
+        name = f"{stamp}-{title}-{secrets.token_hex(2)}"
+        try:
+            (root / name).mkdir()
+            break
+        except FileExistsError:
+            continue
+    record.run, record.created, record.status = name, _now(), "running"
+    record.process = {"pid": os.getpid(), "host": socket.gethostname()}
+    run = Run(root / name, record)
+    try:
+        run.save()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            run.folder.rmdir()
+        raise
+    return run
+
+
+def load(folder: Path) -> Run:
+    """Read a run folder; raises `RunError` where it is missing, foreign or corrupt."""
+    path = folder / "run.json"
+    if not folder.is_dir():
+        raise RunError(f"There is no run folder '{folder}'. See: zoo runs")
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(
+            f"'{folder}' is not a run folder: it has no run.json. See: zoo runs"
+        ) from None
+    except (ValueError, IsADirectoryError) as error:
+        raise RunError(f"'{path}' is corrupt: {error}. Train the run again.") from None
+    return Run(folder, _record(path, content))
+
+
+def every(root: Path) -> tuple[list[Run], list[str]]:
+    """Return the runs under a folder, oldest first, and what is wrong with those left out."""
+    runs, faults = [], []
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    for folder in folders:
+        if not (folder / "run.json").exists():
+            continue
+        try:
+            runs.append(load(folder))
+        except RunError as error:
+            faults.append(str(error))
+    return sorted(runs, key=lambda run: (run.record.created, run.name)), faults
+
+
+def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run:
+    """Resolve RUN: a folder, a run's name, or `latest`, the newest run that `fits`.
+
+    `wanted` says in words what fits. Raises `RunError`.
+    """
+    if text == "latest":
+        found = [run for run in every(root)[0] if fits(run)]
+        if not found:
+            raise RunError(f"There is no {wanted} under '{root}'. See: zoo runs")
+        return found[-1]
+    folder = Path(text)
+    if not folder.is_dir():
+        folder = root / text
+    if not folder.is_dir():
+        names = [run.name for run in every(root)[0]]
+        raise RunError(
+            f"There is no run '{text}' under '{root}', and no such folder."
+            f"{did_you_mean(text, names)} See: zoo runs"
+        )
+    run = load(folder)
+    if not fits(run):
+        raise RunError(
+            f"Run '{run.name}' is a {run.state} {DEEDS[run.record.kind]}; needed is a {wanted}."
+            " See: zoo runs"
+        )
+    return run
+
+
+def _record(path: Path, content: Any) -> Record:
+    try:
+        if content["schema"] > SCHEMA:
+            raise RunError(
+                f"'{path}' was written by a newer zoo (schema {content['schema']}; this one reads"
+                f" {SCHEMA}). Type: pip install --upgrade plugzoo"
+            )
+        known = {field.name for field in dataclasses.fields(Record)}
+        values = {name: value for name, value in content.items() if name in known}
+        for name in ("dataset", "backbone", "objective", "head"):
+            if values[name] is not None:
+                values[name] = PartRecord(**values[name])
+        if values["parent"] is not None:
+            values["parent"] = Parent(**values["parent"])
+        record = Record(**values)
+        ok = (
+            record.kind in DEEDS
+            and len(record.input) == 3
+            and isinstance(record.run, str)
+            and isinstance(record.tests, list)
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"'{path}' is corrupt: {type(error).__name__}: {error}.") from None
+    if not ok:
+        raise RunError(f"'{path}' is corrupt: its kind, input or tests have the wrong form.")
+    return record
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="microseconds")
