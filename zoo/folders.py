@@ -28,6 +28,14 @@ def runs_root(given: Path | None = None) -> Path:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file under a temporary name beside it, then rename: whole or not at all."""
+    try:
+        _write(path, data)
+    except OSError as error:
+        # Name the file that was meant, not the temporary one, or none.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _write(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     partial = Path(name)
     try:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from zoo.api import ImageInput
 from zoo.errors import RunError, did_you_mean
 from zoo.folders import write_atomic
+from zoo.progress import current
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,8 +139,10 @@ class Run:
 
     def add_test(self, by: str, **figures: Any) -> None:
         """Write down that the test split was read, by which verb, and what it showed."""
-        self.record.tests.append({"by": by, "when": _now(), **figures})
-        self.save()
+        with FileLock(self.folder / ".lock"):  # another process may be writing its own reading
+            self.record.tests = load(self.folder).record.tests
+            self.record.tests.append({"by": by, "when": _now(), **figures})
+            self.save()
 
     def save_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors alone to `weights.safetensors`, and their SHA-256 into the record."""
@@ -180,6 +183,8 @@ class Run:
                 yield
             except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt)
+                if interrupted:
+                    current().note(f"stopped after {len(self.metrics())} epochs: {self.folder}")
                 self.record.status = "interrupted" if interrupted else "failed"
                 self.record.error = None if interrupted else f"{type(error).__name__}: {error}"
                 self.record.seconds = round(time.perf_counter() - started, 3)

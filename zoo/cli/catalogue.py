@@ -52,6 +52,9 @@ def list_(ctx: click.Context, kind: str | None, as_json: bool) -> None:
     for each, entries in found.items():
         rows_ = [(e.name, e.spec.summary, e.plugin, e.version) for e in entries]
         table((f"{each}s", "summary", "plugin", "version"), rows_)
+    failed = [plugin.name for plugin in registry_of(ctx).plugins if plugin.cause]
+    if failed:
+        click.echo(f"Failed to load: {', '.join(failed)}. See: zoo plugins", err=True)
 
 
 @click.command(epilog="KIND: " + ", ".join(KIND_WORDS) + ".")

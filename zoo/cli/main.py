@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # verb: (module under zoo.cli, attribute, the line in `zoo --help`)
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -51,6 +54,16 @@ class Zoo(click.Group):
             hint = did_you_mean(args[0], VERBS)
             ctx.fail(f"No such command '{args[0]}'.{hint} Commands: {', '.join(VERBS)}.")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        verbs = [
+            CompletionItem(name, help=line)
+            for name, (_, _, line) in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
