@@ -1,0 +1,63 @@
+"""Every built-in backbone, objective and head on digits, from pretraining to a proved file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from zoo import pipeline
+from zoo.api import Component, FinetuneConfig, TrainConfig
+from zoo.pipeline import Workspace
+from zoo.registry import Registry
+
+REGISTRY = Registry.installed()
+EVERY = list(
+    itertools.product(*(REGISTRY.names(kind) for kind in ("backbone", "objective", "head")))
+)
+# Small, since what is tested is that the parts go together.
+SMALL = {"conv": {"channels": (8, 16)}, "conv-residual": {"channels": (8, 16)}}
+
+
+@pytest.mark.parametrize(("backbone", "objective", "head"), EVERY)
+def test_every_combination_ends_in_a_proved_file(
+    backbone: str, objective: str, head: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    training = TrainConfig(epochs=3, batch_size=64, lr=3e-3)
+    component = Component(backbone, **SMALL.get(backbone, {}))
+    pretrained = pipeline.pretrain(
+        component, dataset="digits", objective=objective, training=training, workspace=workspace
+    )
+    epochs = pretrained.metrics()
+    assert epochs[-1]["train"]["total"] < epochs[0]["train"]["total"]
+
+    finetuned = pipeline.finetune(
+        pretrained, head=head, training=training, finetune=FinetuneConfig(), workspace=workspace
+    )
+    assert finetuned.record.parent is not None
+    assert finetuned.record.parent.weights_sha256 == pretrained.record.weights_sha256
+
+    evaluation = pipeline.evaluate(finetuned, workspace=workspace)
+    assert evaluation.accuracy > 0.3  # chance is 0.1
+    assert sum(map(sum, evaluation.confusion)) == evaluation.examples == 360
+
+    exported = pipeline.export(finetuned, workspace=workspace)
+    assert exported.proof.passed
+    assert exported.proof.torch_accuracy == pytest.approx(evaluation.accuracy)
+    files = {path.name for path in finetuned.folder.iterdir()}
+    assert {"model.onnx", "proof.json", "run.json", "weights.safetensors"} <= files
+    assert not [name for name in files if name.endswith((".data", ".partial"))]
+
+    proof = pipeline.validate(exported.model, workspace=workspace)
+    assert proof.passed
+    readings = json.loads((finetuned.folder / "run.json").read_text())["tests"]
+    assert [reading["by"] for reading in readings] == ["evaluate", "export", "validate"]
+
+    graph = onnx.load(exported.model).graph
+    batch = graph.input[0].type.tensor_type.shape.dim[0]
+    assert batch.dim_param == "batch"
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [output.name for output in graph.output] == ["logits", "probabilities"]
