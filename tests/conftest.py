@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from click.testing import Result as CliResult
 
+from zoo import pipeline
+from zoo.api import Component, TrainConfig
 from zoo.pipeline import Workspace
+from zoo.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 Result = subprocess.CompletedProcess[str]
@@ -42,6 +49,61 @@ def zoo(tmp_path: Path) -> Callable[..., Result]:
         )
 
     return run
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CliResult]:
+    """Run a command line within this process, quicker than `zoo`; in a temporary folder."""
+    from zoo.cli.main import zoo as command
+
+    for name in list(os.environ):
+        if name.startswith("ZOO_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: object) -> CliResult:
+        return CliRunner().invoke(command, [str(arg) for arg in args], prog_name="zoo")
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A pretraining, a finetuning and its exported file on digits, in a runs folder."""
+
+    runs: Path
+    pretrained: Run
+    finetuned: Run
+    model: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(runs=self.runs)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    runs = tmp_path_factory.mktemp("trained") / "runs"
+    workspace = Workspace(runs=runs)
+    training = TrainConfig(epochs=4, batch_size=64, lr=3e-3)
+    backbone = Component("mlp", widths=(32,), features=16)
+    pretrained = pipeline.pretrain(backbone, training=training, workspace=workspace)
+    finetuned = pipeline.finetune(pretrained, training=training, workspace=workspace)
+    model = pipeline.export(finetuned, workspace=workspace).model
+    return Trained(runs, pretrained, finetuned, model)
+
+
+@pytest.fixture
+def trained(trained_once: Trained, tmp_path: Path) -> Trained:
+    """A copy of finished runs that a test may break."""
+    runs = tmp_path / "runs"
+    shutil.copytree(trained_once.runs, runs)
+    pretrained, finetuned = (
+        Run(runs / run.name, dataclasses.replace(run.record))
+        for run in (trained_once.pretrained, trained_once.finetuned)
+    )
+    return Trained(runs, pretrained, finetuned, finetuned.model)
 
 
 @pytest.fixture(scope="session")

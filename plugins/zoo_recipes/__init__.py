@@ -19,11 +19,11 @@ QUICKSTART = RecipeSpec(
     name="quickstart",
     summary="digits: pretrain on all images, finetune on 10 labels a class, compare with scratch",
     dataset=Component("digits"),
-    backbone=Component("mlp", widths=(256, 128), features=32),
+    backbone=Component("mlp", widths=(512,), features=128),
     objective=Component("denoise", noise=0.3),
     head=Component("linear"),
     pretraining=TrainConfig(epochs=60, batch_size=64, lr=0.002),
-    finetuning=TrainConfig(epochs=60, batch_size=20, lr=0.001),
+    finetuning=TrainConfig(epochs=40, batch_size=20, lr=0.001),
     finetune=FinetuneConfig(labels=100),
 )
 
