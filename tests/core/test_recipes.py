@@ -1,0 +1,163 @@
+"""Recipes: the choice on validation data, what is used again, what is exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from zoo import pipeline, runs
+from zoo.api import Component, FinetuneConfig, RecipeSpec, TrainConfig, hookimpl
+from zoo.errors import BadOption, UnknownName
+from zoo.pipeline import Workspace
+from zoo.registry import Registry
+
+TINY = RecipeSpec(
+    name="tiny",
+    summary="",
+    dataset=Component("digits"),
+    backbone=Component("mlp", widths=(16,), features=8),
+    objective=Component("reconstruct"),
+    head=Component("linear"),
+    pretraining=TrainConfig(epochs=1),
+    finetuning=TrainConfig(epochs=2, batch_size=20, lr=3e-3),
+    finetune=FinetuneConfig(labels=100),
+)
+
+
+def workspace_with(recipe: RecipeSpec, folder: Path) -> Workspace:
+    import zoo_heads
+    import zoo_images
+    import zoo_mlp
+    import zoo_objectives
+
+    module = ModuleType("tiny")
+
+    @hookimpl
+    def zoo_recipes() -> list[RecipeSpec]:
+        return [recipe]
+
+    module.zoo_recipes = zoo_recipes  # type: ignore[attr-defined]
+    built_in: list[Any] = [zoo_heads, zoo_images, zoo_mlp, zoo_objectives]
+    return Workspace(plugins=Registry(plugins=[*built_in, module]), runs=folder)
+
+
+def test_a_recipe_compares_chooses_and_exports(tmp_path: Path) -> None:
+    workspace = workspace_with(TINY, tmp_path)
+    result = pipeline.run("tiny", workspace=workspace)
+    assert [method.name for method in result.methods] == ["pretrained", "from scratch"]
+    best = max(result.methods, key=lambda method: statistics.fmean(method.validation))
+    assert result.chosen == best.name
+    # The file is the first seed's of the chosen method.
+    assert result.model == tmp_path / best.runs[0] / "model.onnx"
+    assert result.proof.passed
+    found, _ = runs.every(tmp_path)
+    assert len(found) == 9  # three seeds: pretrained, finetuned, from scratch
+    for method in result.methods:
+        for seed, name, accuracy in zip(result.seeds, method.runs, method.accuracies, strict=True):
+            run = runs.load(tmp_path / name)
+            assert run.record.seed == seed
+            assert run.record.metrics["train_examples"] == 100
+            readings = [reading["by"] for reading in run.record.tests]
+            exported = ["export"] if run.folder == result.model.parent else []
+            assert sorted(readings) == sorted(["evaluate", *exported])
+            assert run.record.tests[0]["accuracy"] == accuracy
+    assert best.deviation == pytest.approx(statistics.stdev(best.accuracies))
+
+
+def test_the_choice_is_made_before_the_test_split_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it chosen on test accuracies, these would choose the other one."""
+    from zoo.pipeline import recipes
+
+    workspace = workspace_with(TINY, tmp_path)
+    plain = pipeline.run("tiny", workspace=workspace)
+    other = next(method for method in plain.methods if method.name != plain.chosen)
+
+    def flattering(run: Any, workspace: Workspace, device: str) -> float:
+        return 1.0 if run.name in other.runs else 0.0
+
+    monkeypatch.setattr(recipes, "_tested", flattering)
+    assert pipeline.run("tiny", workspace=workspace).chosen == plain.chosen
+
+
+def test_begun_again_it_goes_on_from_finished_parts(tmp_path: Path) -> None:
+    workspace = workspace_with(TINY, tmp_path)
+    first = pipeline.run("tiny", seeds=[0], workspace=workspace)
+    assert first.reused == 0
+    # As if it had been killed in the finetuning of the second seed.
+    more = pipeline.run("tiny", seeds=[0, 1], workspace=workspace)
+    assert more.reused == 3
+    assert more.methods[0].runs[0] == first.methods[0].runs[0]
+    assert len(runs.every(tmp_path)[0]) == 6
+    fresh = pipeline.run("tiny", seeds=[0], fresh=True, workspace=workspace)
+    assert fresh.reused == 0
+    assert fresh.methods[0].accuracies == first.methods[0].accuracies
+
+
+def test_other_options_are_not_mistaken_for_the_same(tmp_path: Path) -> None:
+    pipeline.run("tiny", seeds=[0], workspace=workspace_with(TINY, tmp_path))
+    longer = dataclasses.replace(TINY, finetuning=dataclasses.replace(TINY.finetuning, epochs=3))
+    changed = pipeline.run("tiny", seeds=[0], workspace=workspace_with(longer, tmp_path))
+    assert changed.reused == 1  # the pretraining alone
+
+
+def test_damaged_or_unfinished_parts_are_made_anew(tmp_path: Path) -> None:
+    workspace = workspace_with(TINY, tmp_path)
+    first = pipeline.run("tiny", seeds=[0], workspace=workspace)
+    (tmp_path / first.methods[0].runs[0] / "weights.safetensors").unlink()
+    record = tmp_path / first.methods[1].runs[0] / "run.json"
+    record.write_text(record.read_text().replace('"finished"', '"interrupted"'))
+    again = pipeline.run("tiny", seeds=[0], workspace=workspace)
+    assert again.reused == 1
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1]])
+def test_seeds_are_at_least_one_and_each_once(tmp_path: Path, seeds: list[int]) -> None:
+    with pytest.raises(BadOption, match="each once"):
+        pipeline.run("tiny", seeds=seeds, workspace=workspace_with(TINY, tmp_path))
+
+
+def test_a_recipe_with_a_wrong_part_names_it(tmp_path: Path) -> None:
+    wrong = dataclasses.replace(TINY, backbone=Component("mlp", width=(3,)))
+    with pytest.raises(UnknownName, match=r"backbone 'mlp': unknown option 'width'.*'widths'"):
+        pipeline.run("tiny", workspace=workspace_with(wrong, tmp_path))
+
+
+def test_built_in_recipes_name_parts_that_exist() -> None:
+    registry = Registry.installed()
+    for entry in registry.entries("recipe"):
+        spec = entry.spec
+        for kind in ("dataset", "backbone", "objective", "head"):
+            part = getattr(spec, kind)
+            registry.lookup(kind, part.name).configure(part.options)
+        assert len(spec.seeds) >= 3
+
+
+def test_the_textbook_is_the_tutorial_to_the_letter() -> None:
+    import torch
+    from torch import nn
+
+    from zoo.api import ImageInput
+    from zoo.pipeline.assembly import build_backbone, choose
+
+    workspace = Workspace()
+    spec = workspace.registry.lookup("recipe", "textbook").spec
+    part = choose(workspace, "backbone", spec.backbone)
+    model: Any = build_backbone(part, ImageInput(channels=1, height=28, width=28))
+    sizes = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
+    assert sizes == [128, 64, 12, 3, 12, 64, 128, 784]
+    assert isinstance(model.decoder[-2], nn.Tanh)
+    assert torch.equal(model.decoder(torch.zeros(1, 3)).abs() <= 1, torch.ones(1, 1, 28, 28) == 1)
+    for training in (spec.pretraining, spec.finetuning):
+        assert (training.optimizer, training.lr, training.momentum) == ("sgd", 0.001, 0.9)
+        assert (training.batch_size, training.epochs, training.schedule) == (100, 10, "constant")
+        assert training.weight_decay == training.validation == 0
+    assert spec.objective.name == "reconstruct"
+    assert spec.finetune.loss_on == "probabilities"
+    assert (spec.pretrain_dataset.name, spec.dataset.name) == ("mnist", "fashion-mnist")
