@@ -1,0 +1,56 @@
+"""The recipes on the complete real sets; the folder is taken from ZOO_DATA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zoo import pipeline
+from zoo.pipeline import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_textbook_stays_as_poor_as_the_tutorial(real_data: Path, tmp_path: Path) -> None:
+    workspace = Workspace(runs=tmp_path, data=real_data)
+    result = pipeline.run("textbook", seeds=[0], workspace=workspace)
+    assert 0.25 < result.methods[0].accuracies[0] < 0.60
+    assert result.proof.passed
+    assert result.proof.examples == 10_000
+    pretrained = pipeline.runs(workspace=workspace)[0][0]
+    assert pretrained.record.metrics["train_examples"] == 60_000
+    assert pretrained.record.metrics["validation"] is None
+
+
+def test_the_transfer_done_right_reaches_ninety(real_data: Path, tmp_path: Path) -> None:
+    workspace = Workspace(runs=tmp_path, data=real_data)
+    result = pipeline.run("mnist-to-fashion", seeds=[0], workspace=workspace)
+    assert [method.name for method in result.methods] == ["pretrained", "from scratch"]
+    assert min(accuracy for m in result.methods for accuracy in m.accuracies) > 0.895
+    assert result.proof.passed
+    assert result.proof.comparison is not None
+    assert result.proof.comparison.flips == 0
+
+
+@pytest.mark.parametrize("backbone", ["conv", "conv-residual"])
+def test_convolutional_backbones_on_real_images(
+    backbone: str, real_data: Path, tmp_path: Path
+) -> None:
+    from zoo.api import FinetuneConfig, TrainConfig
+
+    workspace = Workspace(runs=tmp_path, data=real_data)
+    short = TrainConfig(epochs=1)
+    run = pipeline.pretrain(
+        backbone, dataset="mnist", objective="denoise", training=short, workspace=workspace
+    )
+    top = pipeline.finetune(
+        run,
+        training=TrainConfig(epochs=10, batch_size=64),
+        finetune=FinetuneConfig(labels=2000),
+        workspace=workspace,
+    )
+    exported = pipeline.export(top, workspace=workspace)
+    assert exported.proof.passed
+    assert exported.proof.comparison is not None
+    assert exported.proof.comparison.onnx_accuracy > 0.9
