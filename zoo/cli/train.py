@@ -79,7 +79,9 @@ def _pretrain_command(entry: Any) -> click.Command:
                 training=make(TrainConfig, given(ctx, TrainConfig)),
                 workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
             )
-        _report(run, params["as_json"], "zoo finetune latest --labels 100")
+        _report(
+            run, params["as_json"], "zoo finetune latest --labels 100 --epochs 40 --batch-size 20"
+        )
 
     callback = component_options("--objective", "-o", "objective", "reconstruct")(callback)
     callback = component_options("--dataset", "-d", "dataset", "digits")(callback)

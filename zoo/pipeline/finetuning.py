@@ -27,6 +27,8 @@ from zoo.progress import current
 from zoo.runs import Parent, Run
 from zoo.training import cpu_threads, fit, resolve_device, seed_everything
 
+FEW_STEPS = 100
+
 
 def finetune(
     source: Run | str | Path | None = None,
@@ -93,6 +95,7 @@ def finetune(
             module.to(device)
             tensors = (examples.inputs, examples.labels)
             batches, validation = make_batches(tensors, train, held, training, device)
+            _warn_of_few_steps(len(batches) * training.epochs, training)
             seed_everything(training.seed)
             epochs = fit(
                 module,
@@ -131,6 +134,15 @@ def _parts(
         "backbone": assembly.recorded(workspace, "backbone", parent.record.backbone),
         "head": choose(workspace, "head", head),
     }
+
+
+def _warn_of_few_steps(steps: int, training: TrainConfig) -> None:
+    """Few labels in large batches make few steps; that is told, not mended in silence."""
+    if 0 < steps < FEW_STEPS:
+        current().note(
+            f"{steps} steps in all: so few labels want more --epochs than {training.epochs},"
+            f" or a smaller --batch-size than {training.batch_size}"
+        )
 
 
 def _load_backbone(parent: Run, model: torch.nn.Module, part: Part) -> None:

@@ -1,0 +1,102 @@
+"""The README and the docs, typed as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo.cli.main import VERBS
+from zoo.pictures import RULE
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the `zoo` command lines of the shell blocks, comments cut off."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("zoo ")]
+
+
+def quick(command: list[str]) -> list[str]:
+    """Shorten training: what is tested is that the command is right as typed."""
+    training = {"pretrain", "finetune"} & set(command)
+    return [*command, "--epochs", "2", "--quiet"] if training else command
+
+
+def code(text: str, start: str) -> str:
+    return next(block for block in blocks(text, "python") if start in block)
+
+
+def test_the_two_commands_come_first() -> None:
+    first, second = blocks(README, "sh")[:2]
+    assert first.strip() == "pip install . && zoo run quickstart"
+    assert second.strip() == "pip install -e '.[dev]' && pytest"
+
+
+def test_the_readme_from_pretraining_to_a_prediction(
+    cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    Image.effect_noise((40, 30), 80).save(tmp_path / "PICTURE.png")
+    typed = commands(README)
+    verbs = [next(word for word in command if word in VERBS) for command in typed]
+    assert verbs == ["pretrain", "finetune", "evaluate", "export", "pretrain"]
+    (tmp_path / "my_backbone.py").write_text(code(README, "# my_backbone.py"))
+    for command in typed:
+        result = cli(*quick(command))
+        assert result.exit_code == 0, result.stderr
+    assert cli("validate", "digits.onnx").exit_code == 0
+    assert cli("predict", "digits.onnx", "PICTURE.png").exit_code == 0
+    assert "mine" in cli("--plugin", "my_backbone.py", "list", "backbones").stdout
+
+
+def test_the_python_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code(README, "from zoo import pipeline"), "README.md", "exec"), {})
+    accuracy, path = capsys.readouterr().out.split()
+    assert 0.7 < float(accuracy) <= 1
+    assert Path(path).is_file()
+
+
+def test_the_first_plugin_of_the_docs(cli: Callable[..., Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.effect_noise((40, 30), 80).save(tmp_path / "PICTURE.png")
+    text = code(PLUGINS, "def build(config: NoConfig, input)")
+    assert len(text.splitlines()) <= 25
+    (tmp_path / "my_backbone.py").write_text(text)
+    typed = commands(PLUGINS)
+    assert len(typed) == 4
+    for command in typed:
+        result = cli(*quick(command))
+        assert result.exit_code == 0, result.stderr
+    refused = cli("--plugin", "my_backbone.py", "pretrain", "mine")
+    assert refused.exit_code == 1
+    assert "needs a decoder" in refused.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_the_picture_rule_is_the_written_one() -> None:
+    page = " ".join((ROOT / "docs" / "export.md").read_text().split())
+    for part in RULE.split("; ")[:-1]:
+        assert part in page
