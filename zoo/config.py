@@ -45,6 +45,11 @@ class Knob:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def parameter(self) -> str:
+        """The name of its click parameter, which no parameter of a verb's own has."""
+        return f"knob_{self.name}"
+
+    @property
     def allowed(self) -> str:
         """What may be written, in words: `int from 1`, `one of: a, b`, `none`."""
         if self.kind == "choice":
@@ -66,12 +71,11 @@ class Knob:
 
     def parse(self, text: str) -> Any:
         """Read a value from text; raises `BadOption`."""
-        text = text.strip()
-        if self.optional and text.lower() == "none":
+        if self.optional and text.strip().lower() == "none":
             return None
         try:
             return self.check(self._read(text))
-        except ValueError:
+        except (ValueError, BadOption):  # quote what was typed, not what was read
             raise self._wrong(text) from None
 
     def check(self, value: Any) -> Any:
@@ -93,9 +97,9 @@ class Knob:
         """Write a value as text that `parse` reads back to the same value."""
         if value is None:
             return "none"
-        if self.kind == "ints":
+        if self.kind == "ints" and isinstance(value, list | tuple):
             return ",".join(str(number) for number in value)
-        if self.kind is bool:
+        if isinstance(value, bool) and self.kind is bool:
             return "true" if value else "false"
         return repr(value) if self.kind is float else str(value)
 
@@ -105,12 +109,12 @@ class Knob:
         if self.kind is float:
             return float(text)
         if self.kind == "ints":
-            return tuple(int(part) for part in text.split(",")) if text else ()
+            return tuple(int(part) for part in text.split(",")) if text.strip() else ()
         if self.kind is bool:
-            if text.lower() not in _BOOLS:
+            if text.strip().lower() not in _BOOLS:
                 raise ValueError
-            return _BOOLS[text.lower()]
-        return text
+            return _BOOLS[text.strip().lower()]
+        return text.strip() if self.kind == "choice" else text
 
     def _own_type(self, value: Any) -> Any:
         if self.kind is bool:
@@ -124,7 +128,7 @@ class Knob:
                 raise ValueError
             return float(value)
         if self.kind == "ints":
-            if isinstance(value, str):
+            if not isinstance(value, list | tuple):
                 raise TypeError
             return tuple(_whole(number) for number in value)
         if self.kind == "choice" and value not in self.choices:
@@ -158,7 +162,6 @@ def _whole(value: Any) -> int:
     return value
 
 
-@functools.cache
 def knobs(config: Any) -> tuple[Knob, ...]:
     """Read the options that a config dataclass declares.
 
@@ -166,6 +169,11 @@ def knobs(config: Any) -> tuple[Knob, ...]:
     """
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise TypeError(f"config {config!r} is not a dataclass")
+    return _knobs(config)
+
+
+@functools.cache
+def _knobs(config: type) -> tuple[Knob, ...]:
     hints = typing.get_type_hints(config)
     return tuple(
         _knob(config, field, hints[field.name])
@@ -191,6 +199,9 @@ def _knob(config: type, field: dataclasses.Field[Any], hint: Any) -> Knob:
         kind = "ints"
     else:
         raise TypeError(f"{where} has the type {hint}, which is not supported: use {SUPPORTED}")
+    bounded = (field.metadata.get("low"), field.metadata.get("high")) != (None, None)
+    if bounded and kind in (bool, str, "choice"):
+        raise TypeError(f"{where} has bounds, which only numbers have")
     default: Any = REQUIRED
     if field.default is not dataclasses.MISSING:
         default = field.default
@@ -298,7 +309,7 @@ def click_option(knob: Knob) -> click.Option:
         high = "" if knob.high is None else ("2^63-1" if knob.high > 1e18 else f"{knob.high:g}")
         text += f" [{low}..{high}]"
     return click.Option(
-        [*declared, knob.name],
+        [*declared, knob.parameter],
         type=None if knob.kind is bool else _KnobType(knob),
         is_flag=knob.kind is bool,
         default=None,

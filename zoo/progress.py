@@ -54,8 +54,11 @@ class Silent:
 
 
 class _PlainTask:
-    def __init__(self, stream: TextIO, description: str, unit: str, every: float) -> None:
+    def __init__(
+        self, stream: TextIO, description: str, total: int | None, unit: str, every: float
+    ) -> None:
         self._stream, self._description, self._unit, self._every = stream, description, unit, every
+        self._total = total
         self._started = self._shown = time.monotonic()
         self._last = ""
 
@@ -63,9 +66,10 @@ class _PlainTask:
         return time.monotonic() - self._shown >= self._every
 
     def update(self, completed: int, total: int | None = None, text: str = "") -> None:
+        total = self._total = self._total if total is None else total
         elapsed = time.monotonic() - self._started
         rate = completed / elapsed if elapsed > 0 else 0.0
-        left = f", {_clock((total - completed) / rate)} left" if total and rate else ""
+        left = f", {_clock(max(0, total - completed) / rate)} left" if total and rate else ""
         share = f" {completed / total:4.0%}" if total else ""
         line = f"{self._description}{share}  {text}  {rate:,.0f} {self._unit}/s{left}"
         self._last = line
@@ -94,7 +98,7 @@ class Plain:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
-        task = _PlainTask(self._stream, description, unit, self._every)
+        task = _PlainTask(self._stream, description, total, unit, self._every)
         yield task
         task.close()
 

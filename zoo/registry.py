@@ -95,7 +95,7 @@ class Registry:
         for point in sorted(
             metadata.entry_points(group=ENTRY_POINTS), key=lambda p: (_distribution(p), p.name)
         ):
-            version = point.dist.version if point.dist else "-"
+            version = (point.dist and point.dist.version) or "-"
             plugin = Plugin(f"{_distribution(point)}:{point.name}", version, point.value)
             registry._add(plugin, point.load)
         for path in files:
@@ -141,8 +141,12 @@ class Registry:
                 module = load()
                 entries = self._register(plugin, module)
         # A plugin that calls sys.exit() while it is imported must not end the command.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             if os.environ.get("ZOO_STRICT") == "1":
+                if isinstance(error, PluginFault):
+                    raise PluginFault(f"Plugin {plugin.name}: {error}") from error
                 raise
             if module is not None and self._manager.is_registered(module):
                 self._manager.unregister(module)
@@ -228,6 +232,9 @@ def _check(spec: Any, kind: str, hook: str) -> None:
     if not isinstance(spec.summary, str):
         raise PluginFault(f"the summary of {kind} '{spec.name}' is not text")
     if kind == "recipe":
+        for part in ("dataset", "backbone", "objective", "head"):
+            if not isinstance(getattr(spec, part), api.Component):
+                raise PluginFault(f"recipe '{spec.name}': its {part} is not a Component")
         return
     if not callable(spec.build):
         raise PluginFault(f"the build of {kind} '{spec.name}' cannot be called")
@@ -243,7 +250,7 @@ def _matches(wanted: str, plugin: str) -> bool:
 
 
 def _distribution(point: metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist else "unknown"
+    return (point.dist and point.dist.name) or "unknown"
 
 
 def _load_file(path: Path) -> Any:
@@ -262,7 +269,10 @@ def _cause(error: BaseException) -> str:
         return f"it ended the interpreter while being loaded (SystemExit: {error.code})"
     if isinstance(error, PluginFault):
         return str(error)
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error may be too broken to be shown
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -21,66 +21,10 @@ from zoo.api import ImageInput
 from zoo.errors import RunError, did_you_mean
 from zoo.folders import write_atomic
 from zoo.progress import current
+from zoo.record import DEEDS, Record, from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SCHEMA = 1
-DEEDS = {"pretrain": "pretraining", "finetune": "finetuning"}
-
-
-@dataclasses.dataclass(frozen=True)
-class PartRecord:
-    """A component as it was used: every option resolved, and who contributed it."""
-
-    name: str
-    plugin: str
-    version: str
-    options: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Parent:
-    """The pretraining that a finetuning started from."""
-
-    run: str
-    weights_sha256: str
-
-
-@dataclasses.dataclass
-class Record:
-    """The content of `run.json`. Times are ISO 8601 with offset, fractions 0..1.
-
-    `input` is what the backbone was built for, `data_input` what the data set stores (both
-    channels, height, width). `tests` lists each reading of the test split.
-    """
-
-    run: str
-    kind: str
-    status: str
-    created: str
-    dataset: PartRecord
-    backbone: PartRecord
-    objective: PartRecord | None
-    head: PartRecord | None
-    input: list[int]
-    data_input: list[int]
-    classes: list[str]
-    training: dict[str, Any]
-    finetune: dict[str, Any] | None
-    parent: Parent | None
-    seed: int
-    device: str
-    threads: int
-    versions: dict[str, str]
-    process: dict[str, Any]
-    recipe: dict[str, Any] | None = None
-    seconds: float | None = None
-    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
-    tests: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    weights_sha256: str | None = None
-    error: str | None = None
-    schema: int = SCHEMA
 
 
 @dataclasses.dataclass
@@ -93,6 +37,10 @@ class Run:
     @property
     def name(self) -> str:
         return self.record.run
+
+    @property
+    def instant(self) -> datetime.datetime:
+        return datetime.datetime.fromisoformat(self.record.created)
 
     @property
     def state(self) -> str:
@@ -133,7 +81,7 @@ class Run:
         """Read the epochs written so far; a torn last line is left out."""
         lines: list[dict[str, Any]] = []
         with contextlib.suppress(FileNotFoundError, ValueError):
-            for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines():
+            for line in (self.folder / "metrics.jsonl").read_bytes().split(b"\n")[:-1]:
                 lines.append(json.loads(line))
         return lines
 
@@ -233,9 +181,9 @@ def load(folder: Path) -> Run:
         raise RunError(
             f"'{folder}' is not a run folder: it has no run.json. See: zoo runs"
         ) from None
-    except (ValueError, IsADirectoryError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise RunError(f"'{path}' is corrupt: {error}. Train the run again.") from None
-    return Run(folder, _record(path, content))
+    return Run(folder, from_json(path, content))
 
 
 def every(root: Path) -> tuple[list[Run], list[str]]:
@@ -249,7 +197,7 @@ def every(root: Path) -> tuple[list[Run], list[str]]:
             runs.append(load(folder))
         except RunError as error:
             faults.append(str(error))
-    return sorted(runs, key=lambda run: (run.record.created, run.name)), faults
+    return sorted(runs, key=lambda run: (run.instant, run.name)), faults
 
 
 def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run:
@@ -278,34 +226,6 @@ def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run
             " See: zoo runs"
         )
     return run
-
-
-def _record(path: Path, content: Any) -> Record:
-    try:
-        if content["schema"] > SCHEMA:
-            raise RunError(
-                f"'{path}' was written by a newer zoo (schema {content['schema']}; this one reads"
-                f" {SCHEMA}). Type: pip install --upgrade plugzoo"
-            )
-        known = {field.name for field in dataclasses.fields(Record)}
-        values = {name: value for name, value in content.items() if name in known}
-        for name in ("dataset", "backbone", "objective", "head"):
-            if values[name] is not None:
-                values[name] = PartRecord(**values[name])
-        if values["parent"] is not None:
-            values["parent"] = Parent(**values["parent"])
-        record = Record(**values)
-        ok = (
-            record.kind in DEEDS
-            and len(record.input) == 3
-            and isinstance(record.run, str)
-            and isinstance(record.tests, list)
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"'{path}' is corrupt: {type(error).__name__}: {error}.") from None
-    if not ok:
-        raise RunError(f"'{path}' is corrupt: its kind, input or tests have the wrong form.")
-    return record
 
 
 def _now() -> str:

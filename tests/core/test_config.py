@@ -19,7 +19,7 @@ from zoo.config import SUPPORTED, Knob, click_option, knobs, make, parse_pairs, 
 from zoo.errors import BadOption, UnknownName
 
 # A deadline would be a timed assertion.
-unhurried = settings(deadline=None)
+unhurried = settings(deadline=None, max_examples=60)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def test_a_config_typed_as_flags_reads_back_the_same(config: Every) -> None:
     typed = [each for each in KNOBS.values() if each.kind is not bool]
     words = [f"{each.flag}={each.format(getattr(config, each.name))}" for each in typed]
     params = parsed(typed, *words).params
-    assert params == {each.name: getattr(config, each.name) for each in typed}
+    assert params == {each.parameter: getattr(config, each.name) for each in typed}
 
 
 @pytest.mark.parametrize(
@@ -419,21 +419,21 @@ def test_a_flag_suggests_a_near_miss() -> None:
 @pytest.mark.parametrize("name", KNOBS)
 def test_a_flag_not_typed_is_told_from_one_typed(name: str) -> None:
     option = KNOBS[name]
-    assert parsed([option]).get_parameter_source(name) is ParameterSource.DEFAULT
+    assert parsed([option]).get_parameter_source(option.parameter) is ParameterSource.DEFAULT
     words = (
         [option.flag] if option.kind is bool else [f"{option.flag}={option.format(option.default)}"]
     )
     context = parsed([option], *words)
-    assert context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    assert context.get_parameter_source(option.parameter) is ParameterSource.COMMANDLINE
 
 
 @pytest.mark.parametrize(("word", "value"), [("--on", True), ("--no-on", False)])
 def test_a_bool_has_a_flag_for_either_way(word: str, value: bool) -> None:
-    assert parsed([KNOBS["on"]], word).params == {"on": value}
+    assert parsed([KNOBS["on"]], word).params == {"knob_on": value}
 
 
 def test_flags_are_kebab_case() -> None:
-    assert parsed([KNOBS["maybe_count"]], "--maybe-count", "2").params == {"maybe_count": 2}
+    assert parsed([KNOBS["maybe_count"]], "--maybe-count", "2").params == {"knob_maybe_count": 2}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 from zoo.cli.main import registry_of
 from zoo.cli.options import common, workspace_of
 from zoo.cli.output import percent, print_json, table
+from zoo.errors import UnknownName
 
 KIND_WORDS = ("dataset", "backbone", "objective", "head", "recipe")
 
@@ -32,7 +33,11 @@ class NameOfKind(click.ParamType):
     ) -> list[CompletionItem]:
         from zoo.pipeline.catalogue import kind_of
 
-        names = registry_of(ctx).names(kind_of(str(ctx.params.get("kind"))))
+        try:
+            kind = kind_of(str(ctx.params.get("kind")))
+        except UnknownName:
+            return []
+        names = registry_of(ctx).names(kind)
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
@@ -48,10 +53,10 @@ def list_(ctx: click.Context, kind: str | None, as_json: bool) -> None:
     if as_json:
         rows = {f"{each}s": [_entry(entry) for entry in entries] for each, entries in found.items()}
         print_json(rows)
-        return
-    for each, entries in found.items():
-        rows_ = [(e.name, e.spec.summary, e.plugin, e.version) for e in entries]
-        table((f"{each}s", "summary", "plugin", "version"), rows_)
+    else:
+        for each, entries in found.items():
+            lines = [(e.name, e.spec.summary, e.plugin, e.version) for e in entries]
+            table((f"{each}s", "summary", "plugin", "version"), lines)
     failed = [plugin.name for plugin in registry_of(ctx).plugins if plugin.cause]
     if failed:
         click.echo(f"Failed to load: {', '.join(failed)}. See: zoo plugins", err=True)

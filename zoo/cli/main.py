@@ -50,7 +50,8 @@ class Zoo(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         from zoo.errors import did_you_mean
 
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        unknown = bool(args) and args[0] not in VERBS and not args[0].startswith("-")
+        if unknown and not ctx.resilient_parsing:
             hint = did_you_mean(args[0], VERBS)
             ctx.fail(f"No such command '{args[0]}'.{hint} Commands: {', '.join(VERBS)}.")
         return super().resolve_command(ctx, args)

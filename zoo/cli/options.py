@@ -145,9 +145,9 @@ def given(ctx: click.Context, config: type) -> dict[str, Any]:
     """Return those of a config's options that the user typed."""
     typed = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     return {
-        knob.name: ctx.params[knob.name]
+        knob.name: ctx.params[knob.parameter]
         for knob in knobs(config)
-        if knob.name in ctx.params and ctx.get_parameter_source(knob.name) in typed
+        if ctx.get_parameter_source(knob.parameter) in typed
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from zoo.api import TrainConfig
-from zoo.cli.options import ComponentName, common, progress, workspace_of
+from zoo.cli.options import ComponentName, common, given, progress, workspace_of
 from zoo.cli.output import percent, print_json, table
 from zoo.config import click_option, knobs
 
@@ -41,6 +41,7 @@ class Seeds(click.ParamType):
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     recipe: str,
     seeds: tuple[int, ...] | None,
     fresh: bool,
@@ -48,8 +49,7 @@ def run(
     data_root: Path | None,
     quiet: bool,
     as_json: bool,
-    threads: int | None,
-    device: str | None,
+    **training: object,
 ) -> None:
     """Run a recipe: pretrain, finetune, compare with scratch, export and prove the better one.
 
@@ -61,9 +61,8 @@ def run(
         result = twin(
             recipe,
             seeds=seeds,
-            threads=threads,
-            device=device,
             fresh=fresh,
+            **given(ctx, TrainConfig),
             workspace=workspace_of(ctx, runs_root, data_root),
         )
     if as_json:
@@ -96,9 +95,8 @@ def _print(result: Any) -> None:
     click.echo(f"Time   {result.seconds:.1f} s{reused}")
     click.echo(f"Model  {result.model}  {result.model_bytes:,} bytes, proved by onnxruntime")
     click.echo(f"Runs   {result.runs_folder}")
-    chosen = next(method for method in result.methods if method.name == result.chosen)
     click.echo(
-        f"\nNext:\n  zoo evaluate {chosen.runs[0]}\n  zoo predict {result.model} PICTURE.png"
+        f"\nNext:\n  zoo evaluate {result.model.parent}\n  zoo predict {result.model} PICTURE.png"
         "\n  zoo pretrain mlp --help"
     )
 

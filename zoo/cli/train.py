@@ -30,6 +30,8 @@ class Backbones(click.Group):
         return names
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if ctx.resilient_parsing and cmd_name not in self.list_commands(ctx):
+            return None  # completing: what was typed wrong is told when it is run
         return _pretrain_command(registry_of(ctx).lookup("backbone", cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -79,9 +81,8 @@ def _pretrain_command(entry: Any) -> click.Command:
                 training=make(TrainConfig, given(ctx, TrainConfig)),
                 workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
             )
-        _report(
-            run, params["as_json"], "zoo finetune latest --labels 100 --epochs 40 --batch-size 20"
-        )
+        few = "--labels 100 --epochs 40 --batch-size 20"
+        _report(run, params["as_json"], f"zoo finetune {run.folder} {few}")
 
     callback = component_options("--objective", "-o", "objective", "reconstruct")(callback)
     callback = component_options("--dataset", "-d", "dataset", "digits")(callback)
@@ -157,7 +158,7 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
             finetune=make(FinetuneConfig, given(ctx, FinetuneConfig)),
             workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
         )
-    _report(run, params["as_json"], "zoo evaluate latest")
+    _report(run, params["as_json"], f"zoo evaluate {run.folder}")
 
 
 def _optional(ctx: click.Context, kind: str, params: dict[str, Any]) -> Component | None:

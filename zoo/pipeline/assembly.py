@@ -15,8 +15,8 @@ from zoo.config import to_json
 from zoo.errors import PluginFault, Unfit, ZooError
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
+from zoo.record import PartRecord
 from zoo.registry import Entry
-from zoo.runs import PartRecord
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ from zoo.pipeline.pretraining import (
 )
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
-from zoo.runs import Parent, Run
+from zoo.record import Parent
+from zoo.runs import Run
 from zoo.training import cpu_threads, fit, resolve_device, seed_everything
 
 FEW_STEPS = 100

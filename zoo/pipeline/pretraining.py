@@ -18,7 +18,8 @@ from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
-from zoo.runs import Record, Run
+from zoo.record import Record
+from zoo.runs import Run
 from zoo.training import Epoch, cpu_threads, fit, resolve_device, seed_everything
 
 

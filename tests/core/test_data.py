@@ -1,0 +1,288 @@
+"""Splits, label draws, batches and the check of what a data set hands over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from zoo.api import Examples
+from zoo.data import Batches, checked, draw_labels, holdout
+from zoo.errors import BadOption, DataError, Unfit
+
+SEEDS = st.integers(0, 2**63 - 1)
+
+
+# --- holdout --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "validation", "held"),
+    [
+        (100, 0.1, 10),
+        (1437, 0.1, 144),  # rounded to the nearest example
+        (10, 0, 0),
+        (10, 0.0, 0),
+        (10, 1, 1),  # from 1 on a count, never the whole
+        (10, 1.0, 1),
+        (10, 9, 9),
+        (1, 0, 0),
+    ],
+)  # fmt: skip
+def test_holdout_takes_a_share_or_a_count(count: int, validation: float, held: int) -> None:
+    train, kept = holdout(count, validation, 0)
+    assert len(kept) == held
+    assert len(train) == count - held
+
+
+@given(count=st.integers(2, 300), share=st.floats(0, 0.5), seed=SEEDS)
+def test_holdout_is_disjoint_complete_and_seeded(count: int, share: float, seed: int) -> None:
+    train, held = holdout(count, share, seed)
+    assert sorted([*train.tolist(), *held.tolist()]) == list(range(count))
+    again = holdout(count, share, seed)
+    assert torch.equal(train, again[0])
+    assert torch.equal(held, again[1])
+
+
+def test_holdout_differs_by_seed_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, second = holdout(100, 0.2, 1)[1], holdout(100, 0.2, 2)[1]
+    assert set(first.tolist()) != set(second.tolist())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_holdout_is_not_the_first_or_last_examples() -> None:
+    """Data sets are often sorted; what is held out has to come from all over."""
+    held = holdout(1000, 100, 0)[1]
+    assert held.min() < 200
+    assert held.max() >= 800
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (1.5, "validation: 1.5 is neither a share below 1 nor a whole count."),
+        # 9.9 rounds to all ten.
+        (0.99, "validation: 0.99 leaves no example to train on; there are 10."),
+        (10, "validation: 10 leaves no example to train on; there are 10."),
+        (11.0, "validation: 11 leaves no example to train on; there are 10."),
+        (5000, "validation: 5000 leaves no example to train on; there are 10."),
+    ],
+)
+def test_holdout_refuses(validation: float, message: str) -> None:
+    with pytest.raises(BadOption) as caught:
+        holdout(10, validation, 0)
+    assert str(caught.value) == message
+
+
+# --- draw_labels ----------------------------------------------------------------------------
+
+
+@st.composite
+def draws(draw: st.DrawFn) -> tuple[Tensor, int, int]:
+    """Shuffled labels of some classes, some of them rare, and how many of them are wanted."""
+    have = draw(st.lists(st.integers(0, 30), min_size=2, max_size=8).filter(lambda h: sum(h) >= 8))
+    labels = torch.repeat_interleave(torch.arange(len(have)), torch.tensor(have))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(draw(SEEDS)))
+    return labels[order], draw(st.integers(len(have), len(labels))), len(have)
+
+
+@given(case=draws(), seed=SEEDS)
+def test_labels_are_n_in_all_and_even(case: tuple[Tensor, int, int], seed: int) -> None:
+    labels, wanted, classes = case
+    chosen = draw_labels(labels, wanted, classes, seed)
+    assert len(chosen) == len(set(chosen.tolist())) == wanted
+    assert int(chosen.min()) >= 0
+    assert int(chosen.max()) < len(labels)
+    have = torch.bincount(labels, minlength=classes).tolist()
+    took = torch.bincount(labels[chosen], minlength=classes).tolist()
+    # Classes that have some left differ by one at most; one that ran out gave all it had,
+    # and no more than the others.
+    open_ = [t for t, h in zip(took, have, strict=True) if t < h]
+    if open_:
+        assert max(open_) - min(open_) <= 1
+        assert all(t <= min(open_) + 1 for t, h in zip(took, have, strict=True) if t == h)
+
+
+@given(case=draws(), seed=SEEDS)
+@settings(max_examples=30)
+def test_labels_are_drawn_by_the_seed(case: tuple[Tensor, int, int], seed: int) -> None:
+    labels, wanted, classes = case
+    state = torch.get_rng_state()
+    first = draw_labels(labels, wanted, classes, seed)
+    assert torch.equal(first, draw_labels(labels, wanted, classes, seed))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_another_seed_draws_other_labels_and_gives_the_rest_to_other_classes() -> None:
+    labels = torch.arange(1000) % 10
+    assert not torch.equal(draw_labels(labels, 50, 10, 0), draw_labels(labels, 50, 10, 1))
+    rests = set()
+    for seed in range(20):
+        took = torch.bincount(labels[draw_labels(labels, 13, 10, seed)], minlength=10)
+        assert sorted(took.tolist()) == [1] * 7 + [2] * 3
+        rests.add(tuple((took == 2).nonzero().flatten().tolist()))
+    assert len(rests) > 5  # always the first three classes would be a bias
+
+
+def test_within_a_class_any_example_may_be_drawn() -> None:
+    labels = torch.zeros(40, dtype=torch.int64)
+    labels[20:] = 1
+    drawn = {i for seed in range(60) for i in draw_labels(labels, 4, 2, seed).tolist()}
+    assert drawn == set(range(40))
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "took"),
+    [
+        ((2, 50, 50), 52, (2, 25, 25)),  # the rest of the rare class goes to the others
+        ((1, 3, 50), 30, (1, 3, 26)),  # and on, where another class runs out
+        ((0, 10, 10), 8, (0, 4, 4)),  # a class without an example
+        ((5, 5, 5), 15, (5, 5, 5)),  # all of them
+        ((1, 1, 100), 3, (1, 1, 1)),
+    ],
+)
+def test_a_class_that_runs_out_gives_its_rest_away(
+    have: tuple[int, ...], wanted: int, took: tuple[int, ...]
+) -> None:
+    labels = torch.repeat_interleave(torch.arange(len(have)), torch.tensor(have))
+    chosen = draw_labels(labels, wanted, len(have), 0)
+    assert tuple(torch.bincount(labels[chosen], minlength=len(have)).tolist()) == took
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (9, "labels: 9 cannot cover 10 classes. Type: --labels 10 or more"),
+        (1, "labels: 1 cannot cover 10 classes. Type: --labels 10 or more"),
+        (1201, "labels: 1,201 are asked for, and 1,200 are there to train on."),
+    ],
+)
+def test_too_few_and_too_many_labels_are_refused(wanted: int, message: str) -> None:
+    with pytest.raises(Unfit) as caught:
+        draw_labels(torch.arange(1200) % 10, wanted, 10, 0)
+    assert str(caught.value) == message
+
+
+# --- Batches --------------------------------------------------------------------------------
+
+
+def inputs_of(batches: Batches) -> list[list[int]]:
+    return [batch[0].tolist() for batch in batches]
+
+
+@given(
+    count=st.integers(1, 60), size=st.integers(1, 20), seed=st.one_of(st.none(), st.integers(0, 9))
+)
+def test_an_epoch_holds_every_example_once(count: int, size: int, seed: int | None) -> None:
+    batches = Batches((torch.arange(count), torch.arange(count) * 2), size, seed=seed)
+    epoch = list(batches)
+    assert sorted(i for batch in epoch for i in batch[0].tolist()) == list(range(count))
+    assert all(torch.equal(inputs * 2, labels) for inputs, labels in epoch)  # they stay together
+    assert len(batches) == len(epoch)
+    assert batches.examples == count
+    sizes = [len(batch[0]) for batch in epoch]
+    if size > 1 and count > 1:
+        assert min(sizes) > 1
+    assert all(found == size for found in sizes[:-1])
+    assert sizes[-1] <= size + 1
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (9, 4, [4, 5]),  # the ninth joins the batch before it
+        (10, 4, [4, 4, 2]),
+        (8, 4, [4, 4]),
+        (5, 4, [5]),
+        (4, 4, [4]),
+        (3, 4, [3]),
+        (1, 4, [1]),  # there is no batch before it
+        (3, 1, [1, 1, 1]),  # batches of one were asked for
+    ],
+)
+def test_a_last_batch_of_one_joins_the_one_before(count: int, size: int, sizes: list[int]) -> None:
+    assert [len(batch) for batch in inputs_of(Batches((torch.arange(count),), size))] == sizes
+
+
+def test_the_order_is_the_seeds_and_new_each_epoch() -> None:
+    def epochs(seed: int) -> list[list[list[int]]]:
+        batches = Batches((torch.arange(64),), 16, seed=seed)
+        return [inputs_of(batches) for _ in range(3)]
+
+    first = epochs(3)
+    state = torch.get_rng_state()
+    torch.manual_seed(99)  # shuffling has its own generator
+    assert epochs(3) == first
+    torch.set_rng_state(state)
+    assert epochs(4) != first
+    assert first[0] != first[1] != first[2] != first[0]
+    assert all([i for batch in epoch for i in batch] != list(range(64)) for epoch in first)
+
+
+def test_shuffling_draws_nothing_from_the_global_generator() -> None:
+    state = torch.get_rng_state()
+    list(Batches((torch.arange(64),), 16, seed=3))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_without_a_seed_the_order_is_kept() -> None:
+    batches = Batches((torch.arange(10),), 4)
+    assert inputs_of(batches) == inputs_of(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_indices_choose_the_examples(seed: int | None) -> None:
+    indices = torch.tensor([7, 2, 9, 4, 5])
+    batches = Batches((torch.arange(10) * 10,), 2, indices=indices, seed=seed)
+    found = [i for batch in inputs_of(batches) for i in batch]
+    assert sorted(found) == [20, 40, 50, 70, 90]
+    assert batches.examples == 5
+    if seed is None:
+        assert found == [70, 20, 90, 40, 50]
+
+
+# --- checked --------------------------------------------------------------------------------
+
+GREY = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+LABELS = torch.tensor([0, 1, 2, 2])
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_checked_hands_good_examples_through(labels: Tensor | None) -> None:
+    examples = Examples(inputs=GREY, labels=labels)
+    assert checked(examples, (1, 8, 8), None if labels is None else 3, "dataset 'x'") is examples
+
+
+def test_pretraining_does_not_look_at_labels() -> None:
+    nonsense = Examples(inputs=GREY, labels=torch.tensor([-5.0]))
+    assert checked(nonsense, (1, 8, 8), None, "dataset 'x'") is nonsense
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "message"),
+    [
+        (GREY.float(), LABELS,
+         "dataset 'x' holds torch.float32 (1, 8, 8) examples; it declares torch.uint8 (1, 8, 8)."),
+        (GREY[:, :, :7], LABELS,
+         "dataset 'x' holds torch.uint8 (1, 7, 8) examples; it declares torch.uint8 (1, 8, 8)."),
+        (GREY[:, 0], LABELS,
+         "dataset 'x' holds torch.uint8 (8, 8) examples; it declares torch.uint8 (1, 8, 8)."),
+        (GREY[:0], LABELS[:0], "dataset 'x' holds no example."),
+        (GREY, None, "dataset 'x' has no labels; it serves pretraining alone."),
+        (GREY, LABELS[:3], "dataset 'x' needs one int64 label an example."),
+        (GREY, LABELS[:, None], "dataset 'x' needs one int64 label an example."),
+        (GREY, LABELS.int(), "dataset 'x' needs one int64 label an example."),
+        (GREY, LABELS.float(), "dataset 'x' needs one int64 label an example."),
+        (GREY, LABELS + 1, "dataset 'x' has labels outside 0..2."),
+        (GREY, LABELS - 1, "dataset 'x' has labels outside 0..2."),
+    ],
+)  # fmt: skip
+def test_checked_says_what_is_wrong(inputs: Tensor, labels: Tensor | None, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        checked(Examples(inputs=inputs, labels=labels), (1, 8, 8), 3, "dataset 'x'")
+    assert str(caught.value) == message

@@ -1,0 +1,120 @@
+"""The content of `run.json`: what it holds, and how it is read back without being believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import RunError
+
+SCHEMA = 1
+STATUSES = ("running", "finished", "failed", "interrupted")
+DEEDS = {"pretrain": "pretraining", "finetune": "finetuning"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PartRecord:
+    """A component as it was used: every option resolved, and who contributed it."""
+
+    name: str
+    plugin: str
+    version: str
+    options: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parent:
+    """The pretraining that a finetuning started from."""
+
+    run: str
+    weights_sha256: str
+
+
+@dataclasses.dataclass
+class Record:
+    """The content of `run.json`. Times are ISO 8601 with offset, fractions 0..1.
+
+    `input` is what the backbone was built for, `data_input` what the data set stores (both
+    channels, height, width). `tests` lists each reading of the test split.
+    """
+
+    run: str
+    kind: str
+    status: str
+    created: str
+    dataset: PartRecord
+    backbone: PartRecord
+    objective: PartRecord | None
+    head: PartRecord | None
+    input: list[int]
+    data_input: list[int]
+    classes: list[str]
+    training: dict[str, Any]
+    finetune: dict[str, Any] | None
+    parent: Parent | None
+    seed: int
+    device: str
+    threads: int
+    versions: dict[str, str]
+    process: dict[str, Any]
+    recipe: dict[str, Any] | None = None
+    seconds: float | None = None
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tests: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    weights_sha256: str | None = None
+    error: str | None = None
+    schema: int = SCHEMA
+
+
+def from_json(path: Path, content: Any) -> Record:
+    """Check and convert the JSON value of a `run.json`; raises `RunError` that names the file."""
+    try:
+        if content["schema"] > SCHEMA:
+            raise RunError(
+                f"'{path}' was written by a newer zoo (schema {content['schema']}; this one reads"
+                f" {SCHEMA}). Type: pip install --upgrade plugzoo"
+            )
+        known = {field.name for field in dataclasses.fields(Record)}
+        values = {name: value for name, value in content.items() if name in known}
+        for name in ("dataset", "backbone", "objective", "head"):
+            if values[name] is not None:
+                values[name] = PartRecord(**values[name])
+        if values["parent"] is not None:
+            values["parent"] = Parent(**values["parent"])
+        record = Record(**values)
+        hints = typing.get_type_hints(Record)
+        wrong = [name for name, hint in hints.items() if not _is(getattr(record, name), hint)]
+        if record.kind not in DEEDS:
+            wrong.append("kind")
+        if record.status not in STATUSES:
+            wrong.append("status")
+        wrong += [name for name in ("input", "data_input") if len(getattr(record, name)) != 3]
+        datetime.datetime.fromisoformat(record.created)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(f"'{path}' is corrupt: {type(error).__name__}: {error}.") from None
+    if wrong:
+        raise RunError(f"'{path}' is corrupt: '{wrong[0]}' has the wrong form.")
+    return record
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Say whether a JSON value has an annotated type, all the way down."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(value, arg) for arg in args)
+    if origin is list:
+        return isinstance(value, list) and all(_is(each, args[0]) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is(each, args[1]) for each in value.values())
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        fields = typing.get_type_hints(hint)
+        return isinstance(value, hint) and all(_is(getattr(value, k), v) for k, v in fields.items())
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
