@@ -14,6 +14,9 @@ import pytest
 from click.testing import CliRunner
 from click.testing import Result as CliResult
 
+# The models are tiny: one thread is quicker than two. Read when torch is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from zoo import pipeline
 from zoo.api import Component, TrainConfig
 from zoo.pipeline import Workspace

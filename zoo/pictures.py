@@ -32,26 +32,20 @@ def read_picture(
         raise ZooError(f"Pictures have 1 or 3 channels; the input has {input.channels}.")
     try:
         with warnings.catch_warnings():
-            # A picture too large to be one is an error, not a warning.
+            # A picture too large to be one is an error; a damaged EXIF block is nobody's concern.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened)
-                picture.load()
+                opened.load()
+                picture = _upright(opened)
     except FileNotFoundError:
         raise ZooError(f"There is no picture '{path}'.") from None
     except IsADirectoryError:
         raise ZooError(f"'{path}' is a folder; name the pictures in it.") from None
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:
-        reason = "it is of no known format"
-        if not isinstance(error, UnidentifiedImageError):
-            reason = " ".join(str(error).split())
+    except UnidentifiedImageError:
+        raise ZooError(f"'{path}' is no readable picture: it is of no known format.") from None
+    except Exception as error:  # decoders of damaged files raise whatever they like
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ZooError(f"'{path}' is no readable picture: {reason}.") from None
     flat = _flatten(picture).convert("L" if input.channels == 1 else "RGB")
     size = (input.width, input.height)
@@ -61,6 +55,16 @@ def read_picture(
     return np.ascontiguousarray(255 - pixels if invert else pixels)
 
 
+def _upright(picture: Any) -> Any:
+    """Apply the EXIF rotation; a picture whose EXIF block cannot be read has none."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:
+        return picture.copy()
+
+
 def _flatten(picture: Any) -> Any:
     """Return a picture without transparency, 8 bits a channel."""
     from PIL import Image
@@ -68,7 +72,9 @@ def _flatten(picture: Any) -> Any:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
         values = np.asarray(picture, dtype=np.float64)
-        scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
+        # "I" and "F" do not say how deep they are; their values do.
+        deep = picture.mode.startswith("I;") or values.max(initial=0) > 255
+        scale = 255 / 65535 if deep else 1.0
         return Image.fromarray(np.clip(values * scale, 0, 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         above = picture.convert("RGBA")

@@ -158,6 +158,7 @@ class Registry:
             plugin.seconds = time.perf_counter() - started
 
     def _register(self, plugin: Plugin, module: Any) -> list[Entry]:
+        _check_hook_names(self._manager, module)
         if self._manager.register(module, plugin.name) is None:
             raise PluginFault("the plugin is blocked")
         self._manager.check_pending()
@@ -221,6 +222,16 @@ class Registry:
             return ""
         causes = "; ".join(f"{plugin.name} ({plugin.cause})" for plugin in failed)
         return f" It may belong to a plugin that failed to load: {causes}. See: zoo plugins"
+
+
+def _check_hook_names(manager: pluggy.PluginManager, module: Any) -> None:
+    """Say which hook was meant; `check_pending` would only say that one is unknown."""
+    known = [f"zoo_{kind}s" for kind in KINDS]
+    for name in dir(module):
+        if name not in known and manager.parse_hookimpl_opts(module, name) is not None:
+            raise PluginFault(
+                f"unknown hook '{name}'.{did_you_mean(name, known)} Hooks: {', '.join(known)}"
+            )
 
 
 def _check(spec: Any, kind: str, hook: str) -> None:

@@ -70,12 +70,13 @@ def fit(
                     _show(task, done, total, number, config.epochs, watch, sums, epochs)
             seconds = time.perf_counter() - started
             train = sums.means()
-            if not math.isfinite(train["total"]):
-                raise TrainingError(
-                    f"The loss is {train['total']} in epoch {number}."
-                    f" Type a smaller --lr than {config.lr:g}."
-                )
             held = evaluate_losses(module, validation, config.seed) if validation else None
+            for loss in (train["total"], held["total"] if held else 0.0):
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"The loss is {loss} in epoch {number}."
+                        f" Type a smaller --lr than {config.lr:g}."
+                    )
             epochs.append(Epoch(number, seconds, lr, train, held))
             on_epoch(epochs[-1])
             _show(
@@ -123,7 +124,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
             f"The device '{name}' cannot be used: {reason}\nType --device cpu, or auto."

@@ -63,10 +63,11 @@ def _sizes(config: ConvConfig, input: ImageInput) -> list[tuple[int, int]]:
     sizes = [(input.height, input.width)]
     for _ in config.channels:
         if max(sizes[-1]) == 1:
-            fitting = ",".join(str(count) for count in config.channels[: len(sizes) - 1]) or "none"
+            fitting = ",".join(str(count) for count in config.channels[: len(sizes) - 1])
+            advice = f"Type: channels {fitting}" if fitting else "Use another backbone."
             raise Unfit(
                 f"{len(config.channels)} stages halve {input} below one pixel;"
-                f" at most {len(sizes) - 1} fit. Type: channels {fitting}"
+                f" at most {len(sizes) - 1} fit. {advice}"
             )
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes

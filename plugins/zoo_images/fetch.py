@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from zoo.api import DataError, note, progress
 from zoo_images.catalogue import Published
-from zoo_images.integrity import missing, record, record_path, verify
+from zoo_images.integrity import faults, missing, record, record_path
 
 TIMEOUT = 30.0
 FAILURES = (
@@ -48,6 +48,9 @@ def fetch(published: Published, root: Path, reader: Any, arguments: dict[str, An
             note(f"downloading {published.name} into {root}")
             with tempfile.TemporaryDirectory(prefix=f".{published.name}.", dir=root) as folder:
                 _download(published, Path(folder), reader, arguments)
+                for name, problem in faults(published, Path(folder), published.files).items():
+                    # The bad copy goes with its folder: nothing is left to be deleted by hand.
+                    raise RuntimeError(f"what arrived as {name} {problem}")
                 _move(published, Path(folder), root)
     except FAILURES as error:
         raise _unreachable(published, root, absent, error) from error
@@ -59,7 +62,6 @@ def _download(published: Published, into: Path, reader: Any, arguments: dict[str
     quiet = contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink)
     with _watched(f"downloading {published.name}", into), _timeout(), quiet[0], quiet[1]:
         reader(str(into), train=True, download=True, **arguments)
-    verify(published, into, published.files)
 
 
 def _move(published: Published, source: Path, root: Path) -> None:
@@ -109,8 +111,6 @@ def _unreachable(
         f'python -c "from torchvision.datasets import {published.torchvision};'
         f" {published.torchvision}('{root}', download=True{extra})\""
     )
-    if isinstance(error, DataError):
-        raise error
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return DataError(
         f"{published.name} is not under '{root}' and could not be fetched ({reason})."

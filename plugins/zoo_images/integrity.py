@@ -17,20 +17,31 @@ def missing(published: Published, root: Path) -> list[str]:
 
 
 def verify(published: Published, root: Path, files: Files) -> None:
-    """Check size and digest of each file; raises `DataError` that names the first bad one.
+    """Check size and digest of each file; raises `DataError` that names the first bad one."""
+    for name, problem in faults(published, root, files).items():
+        raise DataError(
+            f"{published.name}: '{root / name}' {problem}. Delete it and run the command again"
+            " where there is a network, or put a good copy in its place."
+            f" Type: rm '{root / name}'"
+        )
+
+
+def faults(published: Published, root: Path, files: Files) -> dict[str, str]:
+    """Return the bad files below `root`, and what is wrong with each: `is truncated: …`.
 
     Sums recorded when we fetched the set ourselves are checked beside the published ones.
     """
     recorded = _recorded(published, root)
-    for name, (size, digest) in files.items():
-        path = root / name
-        found = path.stat().st_size
-        if size and found != size:
-            problem = "truncated" if found < size else "too long"
-            raise _bad(published, path, f"is {problem}: {found:,} bytes, expected {size:,}")
-        digest = digest or recorded.get(name, "")
-        if digest and _digest(path, digest) != digest:
-            raise _bad(published, path, "is corrupt: its bytes are not those that were published")
+    found: dict[str, str] = {}
+    for name, (expected, published_digest) in files.items():
+        size = (root / name).stat().st_size
+        digest = published_digest or recorded.get(name, "")
+        if expected and size != expected:
+            problem = "truncated" if size < expected else "too long"
+            found[name] = f"is {problem}: {size:,} bytes, expected {expected:,}"
+        elif digest and _digest(root / name, digest) != digest:
+            found[name] = "is corrupt: its bytes are not those that were published"
+    return found
 
 
 def record(published: Published, root: Path) -> bytes:
@@ -60,10 +71,3 @@ def _digest(path: Path, expected: str) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _bad(published: Published, path: Path, problem: str) -> DataError:
-    return DataError(
-        f"{published.name}: '{path}' {problem}. Delete it and run the command again where there is"
-        f" a network, or put a good copy in its place. Type: rm '{path}'"
-    )

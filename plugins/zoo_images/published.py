@@ -40,7 +40,7 @@ def _load(published: Published, root: Path, *, train: bool) -> Examples:
     verify(published, root, published.train if train else published.test)
     try:
         loaded = reader(published)(str(root), train=train, **arguments(published))
-    except (RuntimeError, ValueError, AssertionError, EOFError) as error:
+    except Exception as error:
         raise DataError(f"{published.name} under '{root}' cannot be read: {error}") from error
     return to_examples(published, loaded.data, loaded.targets)
 

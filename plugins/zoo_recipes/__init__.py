@@ -43,14 +43,14 @@ TEXTBOOK = RecipeSpec(
 
 MNIST_TO_FASHION = RecipeSpec(
     name="mnist-to-fashion",
-    summary="the same transfer done right: a wider MLP, denoising, AdamW, cross entropy on logits",
+    summary="the same transfer done right: convolutions, denoising, AdamW, cross entropy on logits",
     pretrain_dataset=Component("mnist"),
     dataset=Component("fashion-mnist"),
-    backbone=Component("mlp", widths=(512, 256), features=64, dropout=0.2),
+    backbone=Component("conv", channels=(16, 32, 64)),
     objective=Component("denoise", noise=0.3),
     head=Component("linear"),
-    pretraining=TrainConfig(epochs=5, batch_size=256, lr=0.002),
-    finetuning=TrainConfig(epochs=12, batch_size=256, lr=0.002, weight_decay=0.05),
+    pretraining=TrainConfig(epochs=2, lr=0.005),
+    finetuning=TrainConfig(epochs=5, lr=0.005, weight_decay=0.05),
 )
 
 

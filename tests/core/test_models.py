@@ -60,8 +60,8 @@ def test_resizing_is_bilinear_with_antialias(
     rows, columns = filter_matrix(source[0], target[0]), filter_matrix(source[1], target[1])
     expected = rows @ (raw.double() / 255) @ columns.T
     assert torch.allclose(found.double(), expected, atol=1e-5)
-    # torch 2.14 itself resizes images one pixel wide wrongly: it repeats the first row.
-    if source[1] > 1:
+    # Where the result is one pixel wide, torch 2.14 itself is wrong: it repeats the first row.
+    if target[1] > 1:
         theirs = F.interpolate(raw / 255, size=target, mode="bilinear", antialias=True)
         assert torch.allclose(found, theirs, atol=1e-5)
 

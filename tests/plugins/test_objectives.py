@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -187,18 +189,16 @@ def test_no_label_reaches_it(entry: Entry, workspace: Workspace) -> None:
         )
         described = dataclasses.replace(digits(), train=lambda e=examples: e)
 
-        class Plugin:
-            @staticmethod
-            @hookimpl
-            def zoo_datasets(described: Dataset = described) -> list[DatasetSpec]:
-                return [
-                    DatasetSpec(name="relabelled", summary="", build=lambda config, root: described)
-                ]
+        @hookimpl
+        def zoo_datasets(described: Dataset = described) -> list[DatasetSpec]:
+            return [
+                DatasetSpec(name="relabelled", summary="", build=lambda config, root: described)
+            ]
 
-        registry = Registry.installed()
-        registry._add(  # what `--plugin` does for a file
-            dataclasses.replace(registry.plugins[0], name="file:labels"), lambda p=Plugin: p
-        )
+        plugin = ModuleType("relabelled")
+        plugin.zoo_datasets = zoo_datasets  # type: ignore[attr-defined]
+        others = [importlib.import_module(plugin.module) for plugin in REGISTRY.plugins]
+        registry = Registry([*others, plugin])
         run = pipeline.pretrain(
             Component("mlp", widths=(16,), features=8),
             dataset="relabelled",

@@ -66,9 +66,9 @@ def build_backbone(part: Part, input: ImageInput) -> nn.Module:
     with guarded(part.entry, "built"):
         backbone: nn.Module = part.entry.spec.build(part.config, input)
     _check_attributes(part.entry, backbone)
-    preprocess = Preprocess(input, input, preprocessing_of(backbone))
     features = backbone.features
     with probing(part.entry, backbone):
+        preprocess = preprocess_for(input, input, backbone)
         zeros = preprocess(torch.zeros(2, *input.shape, dtype=torch.uint8))
         codes = backbone.encoder(zeros)  # type: ignore[operator]
         if codes.shape != (2, features):
@@ -112,11 +112,15 @@ def check_objective(
     part: Part, objective: nn.Module, backbone: nn.Module, preprocess: Preprocess
 ) -> None:
     """Try an objective on zeros, before data is loaded; raises `PluginFault`."""
-    with probing(part.entry, backbone, objective):
+    # With gradients, for an objective may differentiate inside itself.
+    with probing(part.entry, backbone, objective), torch.enable_grad():
         raw = torch.zeros(2, *preprocess.source.shape, dtype=torch.uint8)
         losses = objective(backbone, preprocess(raw), raw)
         if not isinstance(losses, Losses):
             raise _fault(part.entry, f"it returned {type(losses).__name__}, not Losses")
+        for name, value in {"total": losses.total, **losses.parts}.items():
+            if not isinstance(value, torch.Tensor) or value.shape != ():
+                raise _fault(part.entry, f"its loss '{name}' is not a scalar tensor")
         watch = part.entry.spec.watch
         if watch != "total" and watch not in losses.parts:
             known = ", ".join(["total", *losses.parts])
@@ -145,9 +149,7 @@ def preprocess_for(data_input: ImageInput, built: ImageInput, backbone: nn.Modul
 
 
 def preprocessing_of(backbone: nn.Module) -> Preprocessing:
-    wanted = getattr(backbone, "preprocessing", Preprocessing())
-    if not isinstance(wanted, Preprocessing):
-        raise PluginFault(f"The backbone's preprocessing is {wanted!r}, not a Preprocessing.")
+    wanted: Preprocessing = getattr(backbone, "preprocessing", Preprocessing())
     return wanted
 
 
@@ -179,15 +181,15 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
 @contextlib.contextmanager
 def probing(entry: Entry, *modules: nn.Module) -> Iterator[None]:
     """Run modules in evaluation mode without gradients; leave random numbers as they were."""
-    modes = [module.training for module in modules]
+    modes = {part: part.training for module in modules for part in module.modules()}
     for module in modules:
         module.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(), guarded(entry, "tried on zeros"):
             yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def _check_attributes(entry: Entry, backbone: Any) -> None:
@@ -199,6 +201,9 @@ def _check_attributes(entry: Entry, backbone: Any) -> None:
         raise _fault(entry, "its .decoder must be an nn.Module, or None where there is none")
     if not isinstance(getattr(backbone, "features", None), int):
         raise _fault(entry, "it has no .features, the width of its encoder's output")
+    wanted = getattr(backbone, "preprocessing", Preprocessing())
+    if not isinstance(wanted, Preprocessing):
+        raise _fault(entry, f"its .preprocessing is {wanted!r}, not a Preprocessing")
 
 
 def _fault(entry: Entry, problem: str) -> PluginFault:
