@@ -66,6 +66,15 @@ def test_a_recipe_compares_chooses_and_exports(tmp_path: Path) -> None:
             exported = ["export"] if run.folder == result.model.parent else []
             assert sorted(readings) == sorted(["evaluate", *exported])
             assert run.record.tests[0]["accuracy"] == accuracy
+    assert result.gain is not None
+    pretrained, scratch = result.methods
+    differences = [a - b for a, b in zip(pretrained.accuracies, scratch.accuracies, strict=True)]
+    assert result.gain[0] == pytest.approx(statistics.fmean(differences))
+    # A pretrained classifier costs its pretraining too.
+    spent = [runs.load(tmp_path / name).record.seconds for name in result.pretrainings]
+    own = [runs.load(tmp_path / name).record.seconds for name in pretrained.runs]
+    for total, before, after in zip(pretrained.seconds, spent, own, strict=True):
+        assert total == pytest.approx(before + after)
     assert best.deviation == pytest.approx(statistics.stdev(best.accuracies))
 
 

@@ -91,6 +91,12 @@ def _print(result: Any) -> None:
         click.echo(
             f"Chosen on {result.validation_examples:,} validation examples, not on the test split."
         )
+    if result.gain:
+        mean, deviation = (100 * figure for figure in result.gain)
+        click.echo(
+            f"Pretraining changed the test accuracy by {mean:+.2f} ± {deviation:.2f} points"
+            f" (paired, {len(result.seeds)} seeds)."
+        )
     reused = f" ({result.reused} finished runs used again)" if result.reused else ""
     click.echo(f"Time   {result.seconds:.1f} s{reused}")
     click.echo(f"Model  {result.model}  {result.model_bytes:,} bytes, proved by onnxruntime")
@@ -110,4 +116,4 @@ def _json(result: Any) -> dict[str, Any]:
         dataclasses.asdict(method) | {"mean": method.mean, "deviation": method.deviation}
         for method in result.methods
     ]
-    return dataclasses.asdict(result) | {"methods": methods}
+    return dataclasses.asdict(result) | {"methods": methods, "gain": result.gain}

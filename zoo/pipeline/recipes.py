@@ -30,7 +30,7 @@ PRETRAINED, SCRATCH = "pretrained", "from scratch"
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One way to the classifier, over the seeds: accuracies 0..1, seconds of training."""
+    """One way to the classifier, over the seeds: accuracies 0..1, seconds of all its training."""
 
     name: str
     runs: list[str]
@@ -70,6 +70,16 @@ class RecipeResult:
     reused: int
     seconds: float
 
+    @property
+    def gain(self) -> tuple[float, float] | None:
+        """Pretrained minus scratch, paired by seed: mean and sample deviation; None without both."""
+        found = {method.name: method.accuracies for method in self.methods}
+        if len(self.seeds) < 2 or len(found) < 2:
+            return None
+        pairs = zip(found[PRETRAINED], found[SCRATCH], strict=True)
+        differences = [a - b for a, b in pairs]
+        return statistics.fmean(differences), statistics.stdev(differences)
+
 
 def run(
     recipe: str,
@@ -98,7 +108,10 @@ def run(
         made[SCRATCH] = [maker.finetune(seed, None) for seed in seeds]
     chosen = max(made, key=lambda name: statistics.fmean(_validation(made[name]) or [0.0]))
     first = made[chosen][0]
-    methods = [_method(name, made[name], workspace, device or "auto") for name in made]
+    spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
+    methods = [
+        _method(name, made[name], spent.get(name), workspace, device or "auto") for name in made
+    ]
     exported = export(first, workspace=workspace)
     return RecipeResult(
         recipe=recipe,
@@ -205,13 +218,21 @@ def _validation(made: list[Run]) -> list[float]:
     return [float(figures["accuracy"]) for figures in held if figures]
 
 
-def _method(name: str, made: list[Run], workspace: Workspace, device: str) -> Method:
+def _seconds(made: Run) -> float:
+    return float(made.record.seconds or 0.0)
+
+
+def _method(
+    name: str, made: list[Run], before: list[float] | None, workspace: Workspace, device: str
+) -> Method:
+    """Gather one method's figures; `before` are the seconds of its pretrainings."""
+    before = before or [0.0] * len(made)
     return Method(
         name=name,
         runs=[each.name for each in made],
         validation=_validation(made),
         accuracies=[_tested(each, workspace, device) for each in made],
-        seconds=[float(each.record.seconds or 0.0) for each in made],
+        seconds=[_seconds(each) + more for each, more in zip(made, before, strict=True)],
     )
 
 
