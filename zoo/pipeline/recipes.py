@@ -72,7 +72,7 @@ class RecipeResult:
 
     @property
     def gain(self) -> tuple[float, float] | None:
-        """Pretrained minus scratch, paired by seed: mean and sample deviation; None without both."""
+        """Pretrained minus scratch, paired by seed: mean, sample deviation; None without both."""
         found = {method.name: method.accuracies for method in self.methods}
         if len(self.seeds) < 2 or len(found) < 2:
             return None
