@@ -37,12 +37,13 @@ def test_the_transfer_done_right_reaches_ninety(real_data: Path, tmp_path: Path)
 def test_convolutional_backbones_on_real_images(
     backbone: str, real_data: Path, tmp_path: Path
 ) -> None:
-    from zoo.api import FinetuneConfig, TrainConfig
+    from zoo.api import Component, FinetuneConfig, TrainConfig
 
     workspace = Workspace(runs=tmp_path, data=real_data)
     short = TrainConfig(epochs=1)
+    small = Component(backbone, channels=(16, 32))
     run = pipeline.pretrain(
-        backbone, dataset="mnist", objective="denoise", training=short, workspace=workspace
+        small, dataset="mnist", objective="denoise", training=short, workspace=workspace
     )
     top = pipeline.finetune(
         run,
