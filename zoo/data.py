@@ -11,14 +11,23 @@ from zoo.api import Examples
 from zoo.errors import BadOption, DataError, Unfit
 
 
+def check_counts(validation: float, labels: int | None = None, classes: int = 0) -> None:
+    """Refuse what no data set could satisfy, before one is loaded; `BadOption` or `Unfit`."""
+    if validation >= 1 and validation != int(validation):
+        raise BadOption(f"validation: {validation} is neither a share below 1 nor a whole count.")
+    if labels is not None and labels < classes:
+        raise Unfit(
+            f"labels: {labels} cannot cover {classes} classes. Type: --labels {classes} or more"
+        )
+
+
 def holdout(count: int, validation: float, seed: int) -> tuple[Tensor, Tensor]:
     """Split `count` examples by a seed into indices to train on and indices held out.
 
     `validation` below 1 is a share, from 1 a count; 0 holds nothing out. The same seed holds the
     same examples out in pretraining and in finetuning. Raises `BadOption`.
     """
-    if validation >= 1 and validation != int(validation):
-        raise BadOption(f"validation: {validation} is neither a share below 1 nor a whole count.")
+    check_counts(validation)
     held = int(validation) if validation >= 1 else round(count * validation)
     if held >= count:
         raise BadOption(
@@ -34,10 +43,7 @@ def draw_labels(labels: Tensor, wanted: int, classes: int, seed: int) -> Tensor:
     A class with fewer examples than its share gives all it has, and the others more. A rest that
     does not divide goes to classes drawn by the seed. Raises `Unfit`.
     """
-    if wanted < classes:
-        raise Unfit(
-            f"labels: {wanted} cannot cover {classes} classes. Type: --labels {classes} or more"
-        )
+    check_counts(0, wanted, classes)
     if wanted > len(labels):
         raise Unfit(f"labels: {wanted:,} are asked for, and {len(labels):,} are there to train on.")
     generator = torch.Generator().manual_seed(seed)
@@ -107,6 +113,8 @@ def checked(
 
     `shape` is that of one input; `classes` is None where labels are not needed.
     """
+    if not isinstance(examples, Examples) or not isinstance(examples.inputs, torch.Tensor):
+        raise DataError(f"{owner} gave {type(examples).__name__}, not Examples of tensors.")
     inputs, labels = examples.inputs, examples.labels
     if inputs.dtype != torch.uint8 or tuple(inputs.shape[1:]) != shape:
         found = f"{inputs.dtype} {tuple(inputs.shape[1:])}"

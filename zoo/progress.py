@@ -125,7 +125,8 @@ class Live:
     def __init__(self, console: rich.console.Console | None = None) -> None:
         from rich.console import Console
 
-        self._console = console or Console(stderr=True)
+        # This stream itself: others may redirect sys.stderr while the bar is shown.
+        self._console = console or Console(file=sys.stderr)
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)

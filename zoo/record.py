@@ -92,13 +92,38 @@ def from_json(path: Path, content: Any) -> Record:
             wrong.append("kind")
         if record.status not in STATUSES:
             wrong.append("status")
-        wrong += [name for name in ("input", "data_input") if len(getattr(record, name)) != 3]
-        datetime.datetime.fromisoformat(record.created)
+        wrong += _unsound(record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"'{path}' is corrupt: {type(error).__name__}: {error}.") from None
     if wrong:
         raise RunError(f"'{path}' is corrupt: '{wrong[0]}' has the wrong form.")
     return record
+
+
+def _unsound(record: Record) -> list[str]:
+    """Return the fields whose types are right and whose values cannot be."""
+    wrong = []
+    for name in ("input", "data_input"):
+        sizes = getattr(record, name)
+        if len(sizes) != 3 or min(sizes) < 1:
+            wrong.append(name)
+    if datetime.datetime.fromisoformat(record.created).tzinfo is None:
+        wrong.append("created")
+    if record.threads < 1:
+        wrong.append("threads")
+    finetuned = record.kind == "finetune"
+    if finetuned != (record.head is not None) or finetuned != (record.finetune is not None):
+        wrong.append("head")
+    if finetuned == (record.objective is not None):
+        wrong.append("objective")
+    validation = record.metrics.get("validation")
+    if validation is not None and not _is(validation, dict[str, float]):
+        wrong.append("metrics")
+    if not all(_is(test.get("accuracy", 0.0), float) for test in record.tests):
+        wrong.append("tests")
+    if record.recipe is not None and not _is(record.recipe, dict[str, str]):
+        wrong.append("recipe")
+    return wrong
 
 
 def _is(value: Any, hint: Any) -> bool:

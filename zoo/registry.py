@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pluggy
 
 from zoo import api, hookspecs
-from zoo.config import knobs, make
+from zoo.config import knobs, make, to_json
 from zoo.errors import (
     DuplicateName,
     PluginFault,
@@ -92,12 +93,8 @@ class Registry:
     def installed(cls, files: Iterable[Path] = ()) -> Registry:
         """Discover every entry point of the group `zoo`, then the plugin files given."""
         registry = cls()
-        for point in sorted(
-            metadata.entry_points(group=ENTRY_POINTS), key=lambda p: (_distribution(p), p.name)
-        ):
-            version = (point.dist and point.dist.version) or "-"
-            plugin = Plugin(f"{_distribution(point)}:{point.name}", version, point.value)
-            registry._add(plugin, point.load)
+        for plugin, load in sorted(_entry_points(), key=lambda found: found[0].name):
+            registry._add(plugin, load)
         for path in files:
             if not path.is_file():
                 raise UsageError(f"Plugin file '{path}' does not exist.")
@@ -243,9 +240,7 @@ def _check(spec: Any, kind: str, hook: str) -> None:
     if not isinstance(spec.summary, str):
         raise PluginFault(f"the summary of {kind} '{spec.name}' is not text")
     if kind == "recipe":
-        for part in ("dataset", "backbone", "objective", "head"):
-            if not isinstance(getattr(spec, part), api.Component):
-                raise PluginFault(f"recipe '{spec.name}': its {part} is not a Component")
+        _check_recipe(spec)
         return
     if not callable(spec.build):
         raise PluginFault(f"the build of {kind} '{spec.name}' cannot be called")
@@ -255,13 +250,55 @@ def _check(spec: Any, kind: str, hook: str) -> None:
         raise PluginFault(f"{kind} '{spec.name}': {error}") from error
 
 
+def _check_recipe(spec: api.RecipeSpec) -> None:
+    wanted: dict[str, type] = {
+        **dict.fromkeys(("dataset", "backbone", "objective", "head"), api.Component),
+        **dict.fromkeys(("pretraining", "finetuning"), api.TrainConfig),
+        "finetune": api.FinetuneConfig,
+        "scratch": bool,
+        "seeds": tuple,
+    }
+    if spec.pretrain_dataset is not None:
+        wanted["pretrain_dataset"] = api.Component
+    for field, kind in wanted.items():
+        value = getattr(spec, field)
+        if not isinstance(value, kind):
+            raise PluginFault(f"recipe '{spec.name}': its {field} is not a {kind.__name__}")
+        if dataclasses.is_dataclass(kind) and kind is not api.Component:
+            make(kind, to_json(value), f"recipe '{spec.name}': {field}")
+
+
 def _matches(wanted: str, plugin: str) -> bool:
     """Say whether `distribution:entry-point`, or either half of it, names the plugin."""
     return wanted == plugin or wanted in plugin.split(":")
 
 
-def _distribution(point: metadata.EntryPoint) -> str:
-    return (point.dist and point.dist.name) or "unknown"
+def _entry_points() -> Iterator[tuple[Plugin, Callable[[], Any]]]:
+    """Yield the entry points of every installed distribution, each read in its own try.
+
+    The first of two distributions of one name wins, as it does for `import`.
+    """
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        name, version = "unknown", "-"
+        try:
+            points = [p for p in distribution.entry_points if p.group == ENTRY_POINTS]
+            if not points:
+                continue
+            name = distribution.metadata["Name"] or name
+            version = distribution.metadata["Version"] or version
+            if name in seen:
+                continue
+            seen.add(name)
+        except Exception as error:  # a damaged installation of something else, most likely
+            yield Plugin(f"{name}:?", version, "?"), functools.partial(_reraise, error)
+            continue
+        for point in points:
+            yield Plugin(f"{name}:{point.name}", version, point.value), point.load
+
+
+def _reraise(error: Exception) -> Any:
+    raise PluginFault(f"its installed metadata is damaged: {type(error).__name__}: {error}")
 
 
 def _load_file(path: Path) -> Any:

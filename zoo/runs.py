@@ -36,7 +36,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.record.run
+        return self.folder.name
 
     @property
     def instant(self) -> datetime.datetime:
@@ -52,8 +52,8 @@ class Run:
                 return "dead"
         except Timeout:
             return "running"
-        except OSError:  # a folder that cannot be written to cannot be trained in either
-            return "dead"
+        except OSError:  # a folder of somebody else's, which this user may only read
+            return "running" if _alive(self.record.process) else "dead"
 
     @property
     def input(self) -> ImageInput:
@@ -85,11 +85,26 @@ class Run:
                 lines.append(json.loads(line))
         return lines
 
-    def add_test(self, by: str, **figures: Any) -> None:
-        """Write down that the test split was read, by which verb, and what it showed."""
+    def add_test(self, by: str, **figures: Any) -> str:
+        """Write down that the test split is about to be read, and by which verb.
+
+        Written before it is read, so that no reading goes uncounted. Returns what
+        `finish_test` takes, to add the figures.
+        """
+        when = _now()
         with FileLock(self.folder / ".lock"):  # another process may be writing its own reading
             self.record.tests = load(self.folder).record.tests
-            self.record.tests.append({"by": by, "when": _now(), **figures})
+            self.record.tests.append({"by": by, "when": when, **figures})
+            self.save()
+        return when
+
+    def finish_test(self, reading: str, **figures: Any) -> None:
+        """Add to a reading of the test split what it showed."""
+        with FileLock(self.folder / ".lock"):
+            self.record.tests = load(self.folder).record.tests
+            for test in self.record.tests:
+                if test.get("when") == reading:
+                    test.update(figures)
             self.save()
 
     def save_weights(self, tensors: Mapping[str, Tensor]) -> None:
@@ -142,8 +157,6 @@ class Run:
             self.record.status = "finished"
             self.record.seconds = round(time.perf_counter() - started, 3)
             self.save()
-        with contextlib.suppress(OSError):
-            (self.folder / ".lock").unlink()
 
 
 def create(root: Path, record: Record) -> Run:
@@ -226,6 +239,19 @@ def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run
             " See: zoo runs"
         )
     return run
+
+
+def _alive(process: Mapping[str, Any]) -> bool:
+    """Say whether a recorded process may still be there; one on another host may."""
+    if process.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(int(process["pid"]), 0)
+    except (ProcessLookupError, KeyError, TypeError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _now() -> str:

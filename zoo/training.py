@@ -68,21 +68,27 @@ def fit(
                 if task.due():
                     done = (number - 1) * batches.examples + sums.count
                     _show(task, done, total, number, config.epochs, watch, sums, epochs)
+            train = sums.means()  # waits for the device
             seconds = time.perf_counter() - started
-            train = sums.means()
             held = evaluate_losses(module, validation, config.seed) if validation else None
-            for loss in (train["total"], held["total"] if held else 0.0):
-                if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"The loss is {loss} in epoch {number}."
-                        f" Type a smaller --lr than {config.lr:g}."
-                    )
+            _check_finite(train, number, config)
+            _check_finite(held or {}, number, config)
             epochs.append(Epoch(number, seconds, lr, train, held))
             on_epoch(epochs[-1])
             _show(
                 task, number * batches.examples, total, number, config.epochs, watch, sums, epochs
             )
     return epochs
+
+
+def _check_finite(means: dict[str, float], epoch: int, config: TrainConfig) -> None:
+    for name, value in means.items():
+        if not math.isfinite(value):
+            part = "" if name == "total" else f" part '{name}'"
+            raise TrainingError(
+                f"The loss{part} is {value} in epoch {epoch}."
+                f" Type a smaller --lr than {config.lr:g}."
+            )
 
 
 @torch.no_grad()
@@ -94,7 +100,8 @@ def evaluate_losses(module: nn.Module, batches: Batches, seed: int) -> dict[str,
     """
     module.eval()
     sums = _Means()
-    with torch.random.fork_rng():
+    used = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=used):
         torch.manual_seed(seed)
         for batch in batches:
             sums.add(module(*batch), len(batch[0]))
@@ -196,6 +203,7 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.lr, fused=True)
+    assert config.optimizer == "adamw", config.optimizer
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
@@ -206,4 +214,5 @@ def _scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int
         )
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    assert config.schedule == "constant", config.schedule
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)

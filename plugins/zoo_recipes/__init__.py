@@ -22,8 +22,9 @@ QUICKSTART = RecipeSpec(
     backbone=Component("mlp", widths=(512,), features=128),
     objective=Component("denoise", noise=0.3),
     head=Component("linear"),
-    pretraining=TrainConfig(epochs=60, batch_size=64, lr=0.002),
-    finetuning=TrainConfig(epochs=40, batch_size=20, lr=0.001),
+    # Two threads on kernels this small wait for each other wherever a core is shared.
+    pretraining=TrainConfig(epochs=60, batch_size=64, lr=0.002, threads=1),
+    finetuning=TrainConfig(epochs=40, batch_size=20, lr=0.001, threads=1),
     finetune=FinetuneConfig(labels=100),
 )
 

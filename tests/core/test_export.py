@@ -22,7 +22,7 @@ from zoo.api import ImageInput, Preprocessing
 from zoo.errors import ModelFileError, PluginFault, ProofError, RunError
 from zoo.export.card import Card, from_metadata
 from zoo.export.graph import to_onnx
-from zoo.export.proof import prove
+from zoo.export.proof import BATCH_SIZES, _compare, prove
 from zoo.export.runtime import open_session
 from zoo.models import Classifier, Preprocess
 from zoo.pipeline import Workspace, exporting
@@ -188,6 +188,23 @@ def not_a_number(model: ModelProto) -> None:
     edit(weights(model)[0], lambda array: np.full_like(array, np.nan))
 
 
+def lie(key: str, change: Callable[[Any], Any]) -> Damage:
+    """Damage that only changes what the file says of itself."""
+
+    def damage(model: ModelProto) -> None:
+        for prop in model.metadata_props:
+            if prop.key == key:
+                prop.value = json.dumps(change(json.loads(prop.value)))
+
+    return damage
+
+
+def another_run(model: ModelProto) -> None:
+    for prop in model.metadata_props:
+        if prop.key == "zoo.run":
+            prop.value = "2020-01-01T00-00-00-finetune-mlp-digits-0000"
+
+
 def swap_label_names(model: ModelProto) -> None:
     for prop in model.metadata_props:
         if prop.key == "zoo.labels":
@@ -218,13 +235,21 @@ def foreign_weights(model: ModelProto) -> None:
         (swap_label_names, "class names"),
         (boast, "accuracy as recorded"),
         (foreign_weights, "weights are the run's"),
+        (another_run, "metadata as the run records"),
+        (
+            lie("zoo.components", lambda c: {**c, "backbone": {"name": "vit-giant"}}),
+            "metadata as the run records",
+        ),
+        (lie("zoo.versions", lambda v: {**v, "torch": "1.0"}), "metadata as the run records"),
+        (lie("zoo.metrics", lambda m: {**m, "top5": 0.999}), "metadata as the run records"),
     ],
 )
 def test_the_proof_finds_the_damage(trained: Any, damage: Damage, row: str) -> None:
     model = exported_model(trained)
     damage(model)
     onnx.save(model, trained.model)
-    proof = pipeline.validate(trained.model, workspace=trained.workspace)
+    run = trained.finetuned.folder
+    proof = pipeline.validate(trained.model, run=run, workspace=trained.workspace)
     assert not proof.passed
     assert row in [failed.name for failed in proof.failures]
     json.dumps(proof.to_json(), allow_nan=False)
@@ -241,6 +266,67 @@ def test_metadata_that_contradicts_the_graph_is_refused(trained: Any, what: str)
     onnx.save(model, trained.model)
     with pytest.raises(ModelFileError, match="contradicts itself"):
         open_session(trained.model)
+
+
+@pytest.mark.parametrize("damage", [{"dtype": "float32"}, {"range": [0, 1]}, {"layout": "NHWC"}])
+def test_an_input_described_as_another_one_is_refused(trained: Any, damage: Any) -> None:
+    model = exported_model(trained)
+    lie("zoo.input", lambda described: {**described, **damage})(model)
+    onnx.save(model, trained.model)
+    with pytest.raises(ModelFileError, match="is damaged"):
+        open_session(trained.model)
+
+
+def test_weights_in_a_second_file_are_refused(trained: Any, monkeypatch: Any) -> None:
+    """onnxruntime would read them from wherever it is started, and no hash covers them."""
+    folder = trained.model.parent
+    monkeypatch.chdir(folder)
+    onnx.save(exported_model(trained), "ext.onnx", save_as_external_data=True, location="ext.data",
+              size_threshold=0)  # fmt: skip
+    with pytest.raises(ModelFileError, match=r"its weights lie in another|cannot|load"):
+        pipeline.validate(folder / "ext.onnx", workspace=trained.workspace)
+
+
+@pytest.mark.parametrize("size", BATCH_SIZES)
+def test_every_batch_size_is_run(trained: Any, size: int) -> None:
+    """Also those larger than the split; a file that is wrong at one of them alone is refused."""
+    session = open_session(trained.model)
+    seen: list[int] = []
+
+    class Watched:
+        def run(self, names: Any, feed: Any) -> Any:
+            count = len(feed["image"])
+            seen.append(count)
+            logits, probabilities = session.session.run(names, feed)
+            return logits + (1.0 if count == size else 0.0), probabilities
+
+    reference = exporting._reference(trained.finetuned, trained.workspace, "test")
+    few = dataclasses.replace(
+        reference, images=reference.images[:30], labels=reference.labels[:30],
+        logits=reference.logits[:30],
+    )  # fmt: skip
+    found = _compare(dataclasses.replace(session, session=Watched()), few)
+    assert set(BATCH_SIZES) <= set(seen)
+    assert found is not None
+    assert found.max_logit_difference > 0.9
+
+
+def test_branches_are_stripped_too() -> None:
+    from onnx import TensorProto, helper
+
+    from zoo.export.graph import _strip
+
+    inner_node = helper.make_node("Identity", ["x"], ["y"], doc_string="/home/me/model.py")
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    inner = helper.make_graph([inner_node], "branch", [], [out])
+    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    node = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
+    end = helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])
+    model = helper.make_model(helper.make_graph([node], "g", [condition, value], [end]))
+    assert b"/home/me" in model.SerializeToString()
+    _strip(model)
+    assert b"/home/me" not in model.SerializeToString()
 
 
 def test_a_frozen_batch_is_found(trained: Any) -> None:
@@ -277,7 +363,7 @@ def test_what_is_not_proved_is_not_written(
 def test_ties_are_told_apart_from_flips(trained: Any) -> None:
     """A label may differ only where PyTorch's two best are nearer than twice the bound."""
     workspace = trained.workspace
-    reference, _ = exporting._reference(trained.finetuned, workspace, "test")
+    reference = exporting._reference(trained.finetuned, workspace, "test")
     logits = reference.logits.copy()
     order = np.argsort(logits, axis=1)
     rows = np.arange(len(logits))

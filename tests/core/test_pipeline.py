@@ -22,7 +22,7 @@ from zoo.api import (
     hookimpl,
 )
 from zoo.cli.main import VERBS
-from zoo.errors import DataError, RunError, UsageError
+from zoo.errors import BadOption, DataError, PluginFault, RunError, Unfit, UsageError
 from zoo.pipeline import Workspace
 from zoo.progress import reporting
 from zoo.registry import Registry
@@ -149,6 +149,69 @@ def test_scratch_and_pretrained_get_the_same_labels_and_head(workspace: Workspac
     # Nothing was trained: both are the initialization of one seed.
     assert a.record.weights_sha256 == b.record.weights_sha256
     assert a.record.metrics["train_examples"] == b.record.metrics["train_examples"] == 30
+
+
+def test_labels_are_drawn_by_the_seed_from_what_is_not_held_out(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.pipeline import making
+
+    drawn: list[tuple[set[int], set[int]]] = []
+    true_batches = making.make_batches
+
+    def watching(tensors: Any, train: Any, held: Any, *rest: Any) -> Any:
+        drawn.append((set(train.tolist()), set(held.tolist())))
+        return true_batches(tensors, train, held, *rest)
+
+    monkeypatch.setattr("zoo.pipeline.finetuning.make_batches", watching)
+    for seed in (0, 0, 1):
+        pipeline.finetune(
+            backbone=SMALL,
+            training=TrainConfig(epochs=0, seed=seed, validation=0.5),
+            finetune=FinetuneConfig(labels=300),
+            workspace=workspace,
+        )
+    for train, held in drawn:
+        assert len(train) == 300
+        assert len(held) == 718
+        assert not train & held
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[2][0]
+    assert drawn[0][1] != drawn[2][1]
+
+
+def test_pretraining_never_sees_what_finetuning_is_validated_on(tmp_path: Path) -> None:
+    """Also where unlabelled examples stand behind the training split."""
+    more = Examples(inputs=torch.full((60, 3, 10, 14), 7, dtype=torch.uint8))
+    held = {}
+    for name, splits in (("without", {}), ("with", {"unlabelled": lambda: more})):
+        workspace = with_colour(tmp_path / name, **splits)
+        run = pipeline.pretrain("mlp", dataset="colour", training=SHORT, workspace=workspace)
+        held[name] = run.record.metrics["validation_examples"]
+    assert held["with"] == held["without"] == 4
+
+
+def test_options_are_checked_in_python_too(workspace: Workspace) -> None:
+    wrong: Any = TrainConfig(optimizer="rmsprop")  # type: ignore[arg-type]
+    with pytest.raises(BadOption, match="optimizer: 'rmsprop' is not allowed"):
+        pipeline.pretrain(SMALL, training=wrong, workspace=workspace)
+    assert not workspace.runs_root.exists()
+
+
+@pytest.mark.parametrize("labels", [5, 9])
+def test_too_few_labels_are_told_before_a_run_exists(workspace: Workspace, labels: int) -> None:
+    with pytest.raises(Unfit, match="cannot cover 10 classes"):
+        pipeline.finetune(
+            backbone=SMALL, finetune=FinetuneConfig(labels=labels), workspace=workspace
+        )
+    assert not workspace.runs_root.exists()
+
+
+def test_what_a_plugin_raises_in_training_names_it(workspace: Workspace) -> None:
+    config = TrainConfig(epochs=1, batch_size=1)
+    with pytest.raises(PluginFault, match=r"'conv' of plugin plugzoo:conv.*--batch-size 2"):
+        pipeline.pretrain("conv", training=config, workspace=workspace)
+    assert pipeline.runs(workspace=workspace)[0][0].state == "failed"
 
 
 def test_another_data_set_is_fitted_to_the_pretrained_input(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from zoo import pipeline, runs
 from zoo.api import Component, FinetuneConfig, RecipeSpec, TrainConfig, hookimpl
-from zoo.errors import BadOption, UnknownName
+from zoo.errors import BadOption, Unfit, UnknownName
 from zoo.pipeline import Workspace
 from zoo.registry import Registry
 
@@ -29,7 +29,7 @@ TINY = RecipeSpec(
 )
 
 
-def workspace_with(recipe: RecipeSpec, folder: Path) -> Workspace:
+def workspace_with(recipe: RecipeSpec, folder: Path, *datasets: Any) -> Workspace:
     import zoo_heads
     import zoo_images
     import zoo_mlp
@@ -41,7 +41,12 @@ def workspace_with(recipe: RecipeSpec, folder: Path) -> Workspace:
     def zoo_recipes() -> list[RecipeSpec]:
         return [recipe]
 
+    @hookimpl
+    def zoo_datasets() -> Any:
+        return datasets
+
     module.zoo_recipes = zoo_recipes  # type: ignore[attr-defined]
+    module.zoo_datasets = zoo_datasets  # type: ignore[attr-defined]
     built_in: list[Any] = [zoo_heads, zoo_images, zoo_mlp, zoo_objectives]
     return Workspace(plugins=Registry(plugins=[*built_in, module]), runs=folder)
 
@@ -114,6 +119,82 @@ def test_other_options_are_not_mistaken_for_the_same(tmp_path: Path) -> None:
     longer = dataclasses.replace(TINY, finetuning=dataclasses.replace(TINY.finetuning, epochs=3))
     changed = pipeline.run("tiny", seeds=[0], workspace=workspace_with(longer, tmp_path))
     assert changed.reused == 1  # the pretraining alone
+
+
+def test_the_key_holds_whatever_decides_the_result(tmp_path: Path) -> None:
+    from zoo.pipeline.recipes import _Maker
+
+    workspace = workspace_with(TINY, tmp_path)
+    maker = _Maker(TINY, workspace, None, None, True)
+    parts = {"dataset": TINY.dataset, "backbone": TINY.backbone, "head": TINY.head}
+    training = TrainConfig()
+    parent = pipeline.pretrain(TINY.backbone, training=TINY.pretraining, workspace=workspace)
+    other = pipeline.pretrain(
+        TINY.backbone, training=dataclasses.replace(TINY.pretraining, seed=1), workspace=workspace
+    )
+    few = FinetuneConfig(labels=100)
+    keys = [
+        maker._key(parts, training),
+        maker._key(parts, training, few),
+        maker._key(parts, training, few, parent),
+        maker._key(parts, training, few, other),
+        maker._key(parts, training, few, None, parent.input),
+        maker._key({**parts, "backbone": Component("mlp", widths=(17,))}, training),
+    ]
+    changes: dict[str, Any] = {
+        "epochs": 11, "batch_size": 3, "optimizer": "sgd", "lr": 0.5, "momentum": 0.5,
+        "weight_decay": 0.5, "schedule": "cosine", "seed": 7, "validation": 0.5, "threads": 1,
+    }  # fmt: skip
+    assert {*changes, "device"} == {field.name for field in dataclasses.fields(TrainConfig)}
+    for name, value in changes.items():
+        keys.append(maker._key(parts, dataclasses.replace(training, **{name: value})))
+    assert len(set(keys)) == len(keys)
+    assert maker._key(parts, training) == keys[0]
+
+
+def test_a_plugin_that_was_edited_is_run_anew(tmp_path: Path, monkeypatch: Any) -> None:
+    from zoo.pipeline import recipes
+
+    workspace = workspace_with(TINY, tmp_path)
+    pipeline.run("tiny", seeds=[0], workspace=workspace)
+    monkeypatch.setattr(recipes, "_source_digest", lambda spec: "edited")
+    assert pipeline.run("tiny", seeds=[0], workspace=workspace).reused == 0
+
+
+def test_scratch_is_the_same_model_where_the_sets_differ_in_size(tmp_path: Path) -> None:
+    """Pretrained on 8×8 digits, finetuned on larger images: scratch is built for 8×8 too."""
+    import torch
+
+    from zoo.api import Dataset, DatasetSpec, Examples, ImageInput
+
+    images = torch.arange(60 * 12 * 12).view(60, 1, 12, 12).remainder(251).to(torch.uint8)
+    examples = Examples(inputs=images, labels=torch.arange(60) % 2)
+    larger = Dataset(
+        input=ImageInput(channels=1, height=12, width=12),
+        classes=("even", "odd"),
+        train=lambda: examples,
+        test=lambda: examples,
+    )
+    recipe = dataclasses.replace(
+        TINY,
+        pretrain_dataset=Component("digits"),
+        dataset=Component("larger"),
+        finetune=FinetuneConfig(),
+    )
+    workspace = workspace_with(
+        recipe, tmp_path, DatasetSpec(name="larger", summary="", build=lambda c, root: larger)
+    )
+    result = pipeline.run("tiny", seeds=[0], workspace=workspace)
+    pretrained, scratch = (runs.load(tmp_path / m.runs[0]) for m in result.methods)
+    assert pretrained.record.input == scratch.record.input == [1, 8, 8]
+    shapes = [{n: t.shape for n, t in run.load_weights().items()} for run in (pretrained, scratch)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_choice_without_validation_data_is_refused(tmp_path: Path) -> None:
+    blind = dataclasses.replace(TINY, finetuning=dataclasses.replace(TINY.finetuning, validation=0))
+    with pytest.raises(Unfit, match="nothing can be chosen on"):
+        pipeline.run("tiny", workspace=workspace_with(blind, tmp_path))
 
 
 def test_damaged_or_unfinished_parts_are_made_anew(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_a_run_is_running_for_its_own_process_too(run: Run) -> None:
         assert run.state == "running"
         assert state(run) == "running"
     assert run.state == "finished"
-    assert sorted(path.name for path in run.folder.iterdir()) == ["run.json"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [".lock", "run.json"]
 
 
 def test_an_error_is_not_hidden_by_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +296,9 @@ def test_runs_are_listed_oldest_first_and_other_folders_are_left_out(root: Path)
     (root / "file").write_text("x")
     shutil.move(made[0].folder, root / "zzz")  # what is older is said by the record
     found, faults = runs.every(root)
-    assert [each.name for each in found] == [each.name for each in made]
+    # A renamed folder is a run by its new name; what it was is in its record.
+    assert [each.name for each in found] == ["zzz", made[1].name, made[2].name]
+    assert [each.record.run for each in found] == [each.record.run for each in made]
     assert faults == []
 
 

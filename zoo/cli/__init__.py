@@ -5,6 +5,12 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line; the entry point of the `zoo` script."""
+    import sys
+
     from zoo.cli.main import zoo
 
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A pipe on Windows may lack ×, ± or a class name; that must not cost the result.
+            stream.reconfigure(errors="replace")
     zoo(prog_name="zoo")

@@ -17,7 +17,11 @@ _NUMBER = re.compile(r"–|-?[\d.,]+( ± [\d.]+)?( %| ms)?")
 
 def print_json(value: Any) -> None:
     """Print one JSON object; dataclasses and paths are written as objects and texts."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not _writes_unicode(), default=_plain))
+
+
+def _writes_unicode() -> bool:
+    return (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
@@ -31,7 +35,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
     for index, column in enumerate(columns):
         cells = [row[index] for row in body if row[index]]
         numeric = bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(_escape(column), justify="right" if numeric else "left", overflow="fold")
     for row in body:
         drawn.add_row(*[_escape(cell) for cell in row])
     width = None if sys.stdout.isatty() else 1000

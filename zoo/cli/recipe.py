@@ -28,9 +28,10 @@ class Seeds(click.ParamType):
             numbers = tuple(int(part) for part in value.split(","))
         except ValueError:
             numbers = (-1,)
-        if min(numbers) < 0 or (numbers == (0,) and "," not in value):
+        counted = "," not in value
+        if min(numbers) < 0 or (counted and not 0 < numbers[0] <= 1000):
             self.fail(f"{value!r} is not allowed. Allowed: a count, or seeds: 0,1,2", param, ctx)
-        return numbers if "," in value else tuple(range(numbers[0]))
+        return tuple(range(numbers[0])) if counted else numbers
 
 
 @click.command()
@@ -78,7 +79,7 @@ def _print(result: Any) -> None:
     seeds = ",".join(str(seed) for seed in result.seeds)
     rows = [
         (
-            method.name + ("  ← exported" if method.name == result.chosen else ""),
+            method.name + ("  (exported)" if method.name == result.chosen else ""),
             _spread(method.mean, method.deviation),
             percent(method.validated),
             f"{sum(method.seconds) / len(method.seconds):.1f}",

@@ -74,7 +74,8 @@ def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
             versions=json.loads(metadata["zoo.versions"]),
         )
         sound = (
-            described["layout"] == LAYOUT
+            (described["layout"], described["dtype"]) == (LAYOUT, "uint8")
+            and described["range"] == [0, 255]
             and all(isinstance(name, str) for name in card.labels)
             and all(isinstance(size, int) and size > 0 for size in card.input.shape)
             and isinstance(card.metrics, dict)

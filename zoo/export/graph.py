@@ -74,7 +74,33 @@ def open_checked(data: bytes, path: object) -> onnx.ModelProto:
         reason = str(error).strip().splitlines()
         said = reason[0] if reason else type(error).__name__
         raise ModelFileError(f"'{path}' is not a sound ONNX file: {said}.{hint}") from None
+    outside = [t.name for t in _tensors(model.graph) if t.data_location == t.EXTERNAL]
+    if outside:
+        raise ModelFileError(
+            f"'{path}' is not one file: its weights lie in another ({outside[0]})."
+            " Type: zoo export RUN"
+        )
     return model
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and the graphs inside it: branches and loop bodies."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for each in (*inner, *attribute.graphs):
+                yield from _graphs(each)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every constant of a graph, those held by attributes included."""
+    for each in _graphs(graph):
+        yield from each.initializer
+        for node in each.node:
+            for attribute in node.attribute:
+                yield from ([attribute.t] if attribute.HasField("t") else [])
+                yield from attribute.tensors
 
 
 def _trace(deployed: nn.Module, example: Tensor) -> onnx.ModelProto:
@@ -106,11 +132,11 @@ def _trace(deployed: nn.Module, example: Tensor) -> onnx.ModelProto:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Take out what tells of the machine: stack traces, source paths, comments."""
-    graph = model.graph
-    parts = [graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output]
-    for part in parts:
-        del part.metadata_props[:]
-        part.doc_string = ""
+    for graph in _graphs(model.graph):
+        ports = (*graph.value_info, *graph.input, *graph.output)
+        for part in (graph, *graph.node, *graph.initializer, *ports):
+            del part.metadata_props[:]
+            part.doc_string = ""
     del model.metadata_props[:]
 
 

@@ -35,17 +35,17 @@ class Session:
         return logits, probabilities
 
 
-def open_session(path: Path, threads: int | None = None) -> Session:
+def open_session(path: Path, data: bytes | None = None) -> Session:
     """Open a file that zoo exported, at onnxruntime's default optimization level.
+
+    `data` are its bytes where they have been read already.
 
     Raises `ModelFileError` where it is missing, truncated, not ONNX, not ours, or where its
     inputs and outputs are not what its metadata says.
     """
-    data = read_model(path)
+    data = read_model(path) if data is None else data
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:

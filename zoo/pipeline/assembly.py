@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -168,12 +170,16 @@ def load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], owner: st
 def guarded(entry: Entry, deed: str) -> Iterator[None]:
     """Tell what a plugin's code raises in one line that names it; ours passes unchanged."""
     try:
-        yield
+        # What a plugin prints is not a result, and stdout is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except Unfit as error:
         raise Unfit(f"{entry.owner}: {error}") from error
     except ZooError:
         raise
     except Exception as error:
+        if os.environ.get("ZOO_STRICT") == "1":
+            raise
         text = " ".join(str(error).split())
         raise _fault(entry, f"{type(error).__name__} while it was {deed}: {text}") from error
 
@@ -185,7 +191,7 @@ def probing(entry: Entry, *modules: nn.Module) -> Iterator[None]:
     for module in modules:
         module.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(), guarded(entry, "tried on zeros"):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), guarded(entry, "tried on zeros"):
             yield
     finally:
         for part, mode in modes.items():

@@ -50,12 +50,14 @@ def evaluate(
     classifier, data = load_classifier(run, workspace)
     classifier.to(resolve_device(device))
     with cpu_threads(run.record.threads):
+        check_test(run, data)
+        reading = run.add_test("evaluate")
         examples = load_test(run, data, workspace)
         logits = outputs(classifier, examples.inputs)
     assert examples.labels is not None
     matrix = confusion(logits.argmax(1), examples.labels, len(run.record.classes))
     accuracy = accuracy_of(logits, examples.labels)
-    run.add_test("evaluate", accuracy=accuracy, examples=len(examples))
+    run.finish_test(reading, accuracy=accuracy, examples=len(examples))
     return Evaluation(
         run=run.name,
         dataset=run.record.dataset.name,
@@ -84,13 +86,21 @@ def load_classifier(run: Run, workspace: Workspace) -> tuple[Classifier, Dataset
     return classifier.eval(), data
 
 
+def check_test(run: Run, data: Dataset) -> None:
+    """Refuse a data set that has no test split, or another one than the run was trained for."""
+    name = run.record.dataset.name
+    if data.test is None:
+        raise DataError(f"Dataset '{name}' has no test split to measure on.")
+    if list(data.classes) != run.record.classes or data.input != run.data_input:
+        raise DataError(
+            f"Dataset '{name}' is no longer the one that run '{run.name}' was trained for."
+        )
+
+
 def load_test(run: Run, data: Dataset, workspace: Workspace) -> Examples:
     """Load the test split; the caller records the reading. Raises `DataError`."""
     owner = f"The test split of dataset '{run.record.dataset.name}'"
-    if data.test is None:
-        raise DataError(f"Dataset '{run.record.dataset.name}' has no test split to measure on.")
-    if list(data.classes) != run.record.classes or data.input != run.data_input:
-        raise DataError(f"{owner} is no longer the one that run '{run.name}' was trained for.")
+    assert data.test is not None  # check_test
     part = assembly.recorded(workspace, "dataset", run.record.dataset)
     with assembly.guarded(part.entry, "loaded"):
         loaded = data.test()

@@ -17,7 +17,7 @@ from zoo.export.graph import to_onnx
 from zoo.export.proof import Proof, Reference, prove
 from zoo.export.runtime import open_session
 from zoo.folders import check_writable, write_atomic
-from zoo.pipeline.evaluation import accuracy_of, load_classifier, load_test
+from zoo.pipeline.evaluation import accuracy_of, check_test, load_classifier, load_test
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -46,10 +46,10 @@ def export(
     target = Path(output) if output is not None else run.model
     check_writable(target)
     with cpu_threads(run.record.threads):
-        reference, accuracy = _reference(run, workspace, "export")
+        reference = _reference(run, workspace, "export")
         classifier, _ = load_classifier(run, workspace)
         current().note("exporting")
-        data = to_onnx(classifier, run.data_input, _card(run, accuracy))
+        data = to_onnx(classifier, run.data_input, reference.card)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             candidate = Path(folder) / target.name
             candidate.write_bytes(data)
@@ -77,8 +77,7 @@ def validate(
     card = open_session(path).card
     found = workspace.finetuned(run) if run is not None else _origin(path, card, workspace)
     with cpu_threads(found.record.threads):
-        reference, _ = _reference(found, workspace, "validate")
-        return prove(path, reference)
+        return prove(path, _reference(found, workspace, "validate"))
 
 
 def failure(proof: Proof) -> str:
@@ -93,21 +92,21 @@ def proof_path(model: Path) -> Path:
     return model.with_name(name)
 
 
-def _reference(run: Run, workspace: Workspace, by: str) -> tuple[Reference, float]:
+def _reference(run: Run, workspace: Workspace, by: str) -> Reference:
     classifier, data = load_classifier(run, workspace)
+    check_test(run, data)
+    reading = run.add_test(by)
     examples = load_test(run, data, workspace)
     assert examples.labels is not None
     logits = outputs(classifier, examples.inputs)
     accuracy = accuracy_of(logits, examples.labels)
-    run.add_test(by, accuracy=accuracy, examples=len(examples))
-    reference = Reference(
+    run.finish_test(reading, accuracy=accuracy, examples=len(examples))
+    return Reference(
         images=np.ascontiguousarray(examples.inputs.numpy()),
         labels=examples.labels.numpy(),
         logits=logits.to(torch.float32).numpy(),
-        classes=run.record.classes,
-        weights_sha256=str(run.record.weights_sha256),
+        card=_card(run, accuracy),
     )
-    return reference, accuracy
 
 
 def _card(run: Run, accuracy: float) -> Card:
@@ -117,7 +116,7 @@ def _card(run: Run, accuracy: float) -> Card:
         k: v for k, v in record.versions.items() if k in ("plugzoo", "torch")
     }
     return Card(
-        run=run.name,
+        run=record.run,
         labels=record.classes,
         input=run.data_input,
         components={kind: dataclasses.asdict(part) for kind, part in parts.items() if part},
@@ -131,7 +130,7 @@ def _origin(path: Path, card: Card, workspace: Workspace) -> Run:
     for folder in (path.resolve().parent, workspace.runs_root / card.run):
         if (folder / "run.json").is_file():
             run = runs.load(folder)
-            if run.name == card.run:
+            if run.record.run == card.run:
                 return workspace.finetuned(run)
     raise RunError(
         f"'{path}' came from run '{card.run}', which is neither in its folder nor under"

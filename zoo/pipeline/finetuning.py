@@ -8,19 +8,20 @@ from typing import Any
 import torch
 
 from zoo import runs
-from zoo.api import Component, FinetuneConfig, TrainConfig
-from zoo.config import to_json
-from zoo.data import checked, draw_labels, holdout
+from zoo.api import Component, FinetuneConfig, ImageInput, TrainConfig
+from zoo.config import make, to_json
+from zoo.data import check_counts, checked, draw_labels, holdout
 from zoo.errors import UsageError
 from zoo.models import Classifier, Finetuning
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
-from zoo.pipeline.pretraining import (
+from zoo.pipeline.making import (
     epoch_writer,
     make_batches,
     start_record,
     summary,
     title,
+    training_guard,
 )
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -39,6 +40,7 @@ def finetune(
     head: str | Component = "linear",
     training: TrainConfig | None = None,
     finetune: FinetuneConfig | None = None,
+    input: ImageInput | None = None,
     workspace: Workspace | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> Run:
@@ -46,12 +48,13 @@ def finetune(
 
     `source` is a finished pretraining (a run, its folder, its name or `latest`); without one,
     `backbone` is trained from scratch. `dataset` is the pretraining's unless it is given; another
-    one is resized, and its channels mapped, to the input the backbone was built for.
+    one is resized, and its channels mapped, to the input the backbone was built for. `input` is
+    what a backbone from scratch is built for, where that is not the data set's own.
     Raises `ZooError` before any data is loaded where the parts do not go together.
     """
     workspace = workspace or Workspace()
-    training = training or TrainConfig()
-    finetune = finetune or FinetuneConfig()
+    training = make(TrainConfig, to_json(training or TrainConfig()))
+    finetune = make(FinetuneConfig, to_json(finetune or FinetuneConfig()))
     if (source is None) == (backbone is None):
         raise UsageError("Name either a pretraining to start from, or a backbone to train anew.")
     parent = None if source is None else workspace.pretrained(source)
@@ -59,7 +62,8 @@ def finetune(
     device = resolve_device(training.device)
     with cpu_threads(training.threads) as threads:
         data = assembly.build_dataset(workspace, parts["dataset"])
-        built = parent.input if parent else data.input
+        built = parent.input if parent else input or data.input
+        check_counts(training.validation, finetune.labels, len(data.classes))
         seed_everything(training.seed)
         model = assembly.build_backbone(parts["backbone"], built)
         top = assembly.build_head(parts["head"], int(model.features), len(data.classes))  # type: ignore[arg-type]
@@ -98,14 +102,15 @@ def finetune(
             batches, validation = make_batches(tensors, train, held, training, device)
             _warn_of_few_steps(len(batches) * training.epochs, training)
             seed_everything(training.seed)
-            epochs = fit(
-                module,
-                batches,
-                training,
-                validation=validation,
-                title=title("finetuning" if parent else "training", parts),
-                on_epoch=epoch_writer(run),
-            )
+            with training_guard(parts, training):
+                epochs = fit(
+                    module,
+                    batches,
+                    training,
+                    validation=validation,
+                    title=title("finetuning" if parent else "training", parts),
+                    on_epoch=epoch_writer(run),
+                )
             run.save_weights(classifier.state_dict())
             run.record.metrics = summary(epochs, train=len(train), validation=len(held))
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import statistics
 import time
@@ -12,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from zoo import runs
-from zoo.api import Component, FinetuneConfig, RecipeSpec, TrainConfig
-from zoo.config import to_json
-from zoo.errors import BadOption
+from zoo.api import Component, FinetuneConfig, ImageInput, RecipeSpec, TrainConfig
+from zoo.config import make, to_json
+from zoo.errors import BadOption, RunError, Unfit
 from zoo.export.proof import Proof
 from zoo.pipeline.assembly import choose
 from zoo.pipeline.evaluation import evaluate
 from zoo.pipeline.exporting import export
 from zoo.pipeline.finetuning import finetune
-from zoo.pipeline.pretraining import pretrain, versions
+from zoo.pipeline.making import versions
+from zoo.pipeline.pretraining import pretrain
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
+from zoo.training import resolve_device
 
 PRETRAINED, SCRATCH = "pretrained", "from scratch"
 
@@ -101,16 +104,20 @@ def run(
     seeds = list(seeds if seeds is not None else spec.seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise BadOption(f"seeds: {seeds} must name at least one seed, and each once.")
+    if spec.scratch and spec.finetuning.validation == 0:
+        raise Unfit(f"Recipe '{recipe}' holds no validation data out, so nothing can be chosen on.")
     maker = _Maker(spec, workspace, threads, device, fresh)
     pretrainings = [maker.pretrain(seed) for seed in seeds]
     made = {PRETRAINED: [maker.finetune(s, p) for s, p in zip(seeds, pretrainings, strict=True)]}
     if spec.scratch:
-        made[SCRATCH] = [maker.finetune(seed, None) for seed in seeds]
+        # The same model: built for the input that the pretrained one was built for.
+        made[SCRATCH] = [maker.finetune(seed, None, pretrainings[0].input) for seed in seeds]
     chosen = max(made, key=lambda name: statistics.fmean(_validation(made[name]) or [0.0]))
     first = made[chosen][0]
     spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
     methods = [
-        _method(name, made[name], spent.get(name), workspace, device or "auto") for name in made
+        _method(name, made[name], spent.get(name), workspace, device or spec.finetuning.device)
+        for name in made
     ]
     exported = export(first, workspace=workspace)
     return RecipeResult(
@@ -148,15 +155,14 @@ class _Maker:
         self._found: dict[str, Run] = {}
         if not fresh:
             for old in runs.every(workspace.runs_root)[0]:
-                whole = (old.folder / "weights.safetensors").is_file()
-                if old.record.status == "finished" and old.record.recipe and whole:
+                if old.record.status == "finished" and old.record.recipe:
                     self._found[old.record.recipe.get("key", "")] = old
 
     def pretrain(self, seed: int) -> Run:
         spec, training = self.spec, self._training(self.spec.pretraining, seed)
         dataset = spec.pretrain_dataset or spec.dataset
         parts = {"dataset": dataset, "backbone": spec.backbone, "objective": spec.objective}
-        key = self._key(parts, training, None, None)
+        key = self._key(parts, training)
         return self._reuse(key) or pretrain(
             spec.backbone,
             dataset=dataset,
@@ -166,10 +172,10 @@ class _Maker:
             recipe={"name": spec.name, "key": key},
         )
 
-    def finetune(self, seed: int, parent: Run | None) -> Run:
+    def finetune(self, seed: int, parent: Run | None, input: ImageInput | None = None) -> Run:
         spec, training = self.spec, self._training(self.spec.finetuning, seed)
         parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
-        key = self._key(parts, training, spec.finetune, parent)
+        key = self._key(parts, training, spec.finetune, parent, input)
         return self._reuse(key) or finetune(
             parent,
             backbone=None if parent else spec.backbone,
@@ -177,40 +183,64 @@ class _Maker:
             head=spec.head,
             training=training,
             finetune=spec.finetune,
+            input=input,
             workspace=self.workspace,
             recipe={"name": spec.name, "key": key},
         )
 
     def _training(self, config: TrainConfig, seed: int) -> TrainConfig:
-        return dataclasses.replace(config, seed=seed, **self._given)
+        changed = {**to_json(config), "seed": seed, **self._given}
+        return make(TrainConfig, changed, f"recipe '{self.spec.name}'")
 
     def _reuse(self, key: str) -> Run | None:
         found = self._found.get(key)
-        if found:
-            self.reused += 1
-            current().note(f"using finished run {found.name}")
+        if found is None:
+            return None
+        try:
+            found.load_weights()
+        except RunError as error:
+            current().note(f"trained anew: {error}")
+            return None
+        self.reused += 1
+        current().note(f"using finished run {found.name}")
         return found
 
     def _key(
         self,
         parts: dict[str, Component],
         training: TrainConfig,
-        finetune: FinetuneConfig | None,
-        parent: Run | None,
+        finetune: FinetuneConfig | None = None,
+        parent: Run | None = None,
+        input: ImageInput | None = None,
     ) -> str:
-        """Digest everything that decides what a run comes to."""
-        resolved = {
-            kind: dataclasses.asdict(choose(self.workspace, kind, part).record)
-            for kind, part in parts.items()
-        }
+        """Digest everything that decides what a run comes to, but for the data set's content."""
+        chosen = {kind: choose(self.workspace, kind, part) for kind, part in parts.items()}
         content = {
-            "parts": resolved,
+            "parts": {kind: dataclasses.asdict(part.record) for kind, part in chosen.items()},
+            "sources": {kind: _source_digest(part.entry.spec) for kind, part in chosen.items()},
+            "data": str(self.workspace.data_root.resolve()),
+            "input": input.shape if input else None,
+            "device": str(resolve_device(training.device)),
             "training": to_json(training),
             "finetune": to_json(finetune) if finetune else None,
             "parent": parent.record.weights_sha256 if parent else None,
-            "versions": {k: v for k, v in versions().items() if k in ("plugzoo", "torch")},
+            "versions": {k: v for k, v in versions().items() if k != "onnx"},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _source_digest(spec: Any) -> str:
+    """Digest the source of the package, or of the single file, that a component comes from.
+
+    A plugin that is being written changes without changing its version.
+    """
+    build = getattr(spec.build, "func", spec.build)  # beneath a functools.partial
+    path = Path(inspect.getsourcefile(build) or "")
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _validation(made: list[Run]) -> list[float]:
@@ -239,6 +269,6 @@ def _method(
 def _tested(made: Run, workspace: Workspace, device: str) -> float:
     """Return the accuracy on the test split, read only where it was not read before."""
     for reading in made.record.tests:
-        if reading.get("by") == "evaluate":
+        if reading.get("by") == "evaluate" and "accuracy" in reading:
             return float(reading["accuracy"])
     return evaluate(made, device=device, workspace=workspace).accuracy
