@@ -133,16 +133,30 @@ class Live:
 
     @contextlib.contextmanager
     def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[text]}", markup=False),
-            TimeRemainingColumn(),
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
         )
-        with Progress(*columns, console=self._console, refresh_per_second=5) as bar:
+        from rich.table import Column
+
+        # What is cut on a narrow terminal is the text at the end: never the share, the time left.
+        name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+        columns: list[ProgressColumn] = [name]
+        if self._console.width >= 110:
+            columns.append(BarColumn(bar_width=16))
+        columns += [
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
+            TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
+            TextColumn(
+                "{task.fields[text]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+        ]
+        with Progress(*columns, console=self._console, refresh_per_second=5, expand=True) as bar:
             handle = bar.add_task(description, total=total, text="")
             yield _LiveTask(bar, handle, unit)
 

@@ -125,7 +125,9 @@ class Run:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise RunError(f"Run '{self.name}' has no weights: '{path}' is missing.") from None
+            raise RunError(
+                f"Run '{self.name}' has no weights: '{path}' is missing. Train the run again."
+            ) from None
         if hashlib.sha256(data).hexdigest() != self.record.weights_sha256:
             raise RunError(
                 f"'{path}' is corrupt: its SHA-256 is not the one that run.json records."

@@ -7,6 +7,7 @@ import io
 import socket
 import tarfile
 import tempfile
+import textwrap
 import threading
 import zipfile
 import zlib
@@ -111,7 +112,7 @@ def _unreachable(
         f'python -c "from torchvision.datasets import {published.torchvision};'
         f" {published.torchvision}('{root}', download=True{extra})\""
     )
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = textwrap.shorten(str(error), 300, placeholder=" …") or type(error).__name__
     return DataError(
         f"{published.name} is not under '{root}' and could not be fetched ({reason})."
         f"\nMissing: {', '.join(absent)}."

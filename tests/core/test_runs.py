@@ -550,7 +550,8 @@ def test_missing_weights_are_said_to_be_missing(weighted: Run) -> None:
     path.unlink()
     with pytest.raises(RunError) as error:
         weighted.load_weights()
-    assert str(error.value) == f"Run '{weighted.name}' has no weights: '{path}' is missing."
+    wanted = f"Run '{weighted.name}' has no weights: '{path}' is missing. Train the run again."
+    assert str(error.value) == wanted
 
 
 def test_what_is_no_safetensors_file_is_refused(weighted: Run) -> None:

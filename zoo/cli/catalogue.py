@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,19 +147,29 @@ def runs(ctx: click.Context, runs_root: Path | None, as_json: bool) -> None:
     if not found:
         click.echo(f"There is no run under '{workspace.runs_root}'. Begin with: zoo run quickstart")
         return
-    table(
-        ("run", "state", "validation", "test", "seconds", "parent"),
-        [
-            (
-                run.name,
-                run.state,
-                _validation(run.record),
-                percent(run.record.tests[-1].get("accuracy")) if run.record.tests else "",
-                "" if run.record.seconds is None else f"{run.record.seconds:.1f}",
-                run.record.parent.run if run.record.parent else "",
-            )
-            for run in found
-        ],
+    from shutil import get_terminal_size
+
+    columns: tuple[str, ...] = ("run", "state", "validation", "test", "seconds", "parent")
+    rows: list[tuple[str, ...]] = [_row(run) for run in found]
+    if sys.stdout.isatty() and get_terminal_size().columns < 110:
+        # A name that is broken over lines cannot be copied; the rest is in --json.
+        columns, rows = columns[:2] + columns[3:4], [row[:2] + row[3:4] for row in rows]
+    table(columns, rows)
+    for run in found:
+        if run.record.error:
+            click.echo(f"{run.name} failed: {run.record.error.splitlines()[0]}", err=True)
+
+
+def _row(run: Any) -> tuple[str, ...]:
+    record = run.record
+    tested = [test["accuracy"] for test in record.tests if "accuracy" in test]
+    return (
+        run.name,
+        run.state,
+        _validation(record),
+        percent(tested[-1]) if tested else "",
+        "" if record.seconds is None else f"{record.seconds:.1f}",
+        "…" + record.parent.run[-4:] if record.parent else "",
     )
 
 

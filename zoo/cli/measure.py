@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import RunName, common, progress, workspace_of
+from zoo.cli.options import RunName, common, following, progress, workspace_of
 from zoo.cli.output import percent, print_json, table
 
 
@@ -28,7 +28,8 @@ def evaluate(
     with progress(quiet):
         from zoo.pipeline import evaluate as twin
 
-        found = twin(run, device=device, workspace=workspace_of(ctx, runs_root, data_root))
+        workspace = workspace_of(ctx, runs_root, data_root)
+        found = twin(run, device=device, workspace=workspace)
     if as_json:
         print_json(found)
         return
@@ -44,3 +45,5 @@ def evaluate(
     names = [figures.name for figures in found.classes]
     rows = [(name, *counts) for name, counts in zip(names, found.confusion, strict=True)]
     table(("true \\ predicted", *names), rows)
+    folder = workspace.finetuned(run).folder
+    click.echo(f"Next: {following(ctx, f'export {folder}', '--data-root')}")

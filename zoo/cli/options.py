@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +67,22 @@ def light_workspace(runs_root: Path | None) -> Any:
     return Workspace(plugins=Registry(), runs=runs_root)
 
 
+def following(ctx: click.Context, command: str, *verb_options: str) -> str:
+    """Write a command to type next, with those options of this one that it needs as well.
+
+    `verb_options` are of --runs and --data-root those that the next verb takes.
+    """
+    words = ["zoo"]
+    for path in ctx.find_root().params.get("plugin_files") or ():
+        words += ["--plugin", shlex.quote(str(path))]
+    words.append(command)
+    names = {"--runs": "runs_root", "--data-root": "data_root"}
+    for option in verb_options:
+        if ctx.get_parameter_source(names[option]) is ParameterSource.COMMANDLINE:
+            words += [option, shlex.quote(str(ctx.params[names[option]]))]
+    return " ".join(words)
+
+
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[None]:
     """Show progress on stderr: one live line on a terminal, lines now and then elsewhere."""
@@ -72,7 +90,8 @@ def progress(quiet: bool) -> Iterator[None]:
 
     reporter: Reporter = Silent()
     if not quiet:
-        reporter = Live() if sys.stderr.isatty() else Plain()
+        moving = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        reporter = Live() if moving else Plain()
     with reporting(reporter):
         yield
 
@@ -108,7 +127,8 @@ class RunName(click.ParamType):
         root = runs_root(ctx.params.get("runs_root"))
         found = sorted(path.parent.name for path in root.glob("*/run.json"))
         items = [CompletionItem(n) for n in ("latest", *found) if n.startswith(incomplete)]
-        return [*items, CompletionItem(incomplete, type="dir")]
+        # bash drops every name as soon as it is told to complete folders.
+        return items or [CompletionItem(incomplete, type="dir")]
 
 
 def component_options(flag: str, short: str, kind: str, default: str | None) -> Callable[[F], F]:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -35,7 +35,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
     for index, column in enumerate(columns):
         cells = [row[index] for row in body if row[index]]
         numeric = bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
-        drawn.add_column(_escape(column), justify="right" if numeric else "left", overflow="fold")
+        # The first column holds names, to be copied whole.
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        drawn.add_column(_escape(column), justify=justify, overflow="fold", no_wrap=index == 0)
     for row in body:
         drawn.add_row(*[_escape(cell) for cell in row])
     width = None if sys.stdout.isatty() else 1000

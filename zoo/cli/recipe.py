@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from zoo.api import TrainConfig
-from zoo.cli.options import ComponentName, common, given, progress, workspace_of
+from zoo.cli.options import ComponentName, common, following, given, progress, workspace_of
 from zoo.cli.output import percent, print_json, table
 from zoo.config import click_option, knobs
 
@@ -70,6 +70,9 @@ def run(
         print_json(_json(result))
     else:
         _print(result)
+        again = following(ctx, f"evaluate {result.model.parent}", "--data-root")
+        click.echo(f"\nNext:\n  {again}\n  zoo predict {result.model} PICTURE.png")
+        click.echo("  zoo pretrain mlp --help")
 
 
 run.params += [click_option(k) for k in knobs(TrainConfig) if k.name in ("threads", "device")]
@@ -102,10 +105,6 @@ def _print(result: Any) -> None:
     click.echo(f"Time   {result.seconds:.1f} s{reused}")
     click.echo(f"Model  {result.model}  {result.model_bytes:,} bytes, proved by onnxruntime")
     click.echo(f"Runs   {result.runs_folder}")
-    click.echo(
-        f"\nNext:\n  zoo evaluate {result.model.parent}\n  zoo predict {result.model} PICTURE.png"
-        "\n  zoo pretrain mlp --help"
-    )
 
 
 def _spread(mean: float, deviation: float | None) -> str:

@@ -14,6 +14,7 @@ from zoo.cli.options import (
     component,
     component_options,
     config_options,
+    following,
     given,
     progress,
     workspace_of,
@@ -81,8 +82,8 @@ def _pretrain_command(entry: Any) -> click.Command:
                 training=make(TrainConfig, given(ctx, TrainConfig)),
                 workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
             )
-        few = "--labels 100 --epochs 40 --batch-size 20"
-        _report(run, params["as_json"], f"zoo finetune {run.folder} {few}")
+        command = f"finetune {run.folder} --labels 100 --epochs 40 --batch-size 20"
+        _report(run, params["as_json"], following(ctx, command, "--runs", "--data-root"))
 
     callback = component_options("--objective", "-o", "objective", "reconstruct")(callback)
     callback = component_options("--dataset", "-d", "dataset", "digits")(callback)
@@ -158,7 +159,7 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
             finetune=make(FinetuneConfig, given(ctx, FinetuneConfig)),
             workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
         )
-    _report(run, params["as_json"], f"zoo evaluate {run.folder}")
+    _report(run, params["as_json"], following(ctx, f"evaluate {run.folder}", "--data-root"))
 
 
 def _optional(ctx: click.Context, kind: str, params: dict[str, Any]) -> Component | None:

@@ -100,7 +100,8 @@ def finetune(
             module.to(device)
             tensors = (examples.inputs, examples.labels)
             batches, validation = make_batches(tensors, train, held, training, device)
-            _warn_of_few_steps(len(batches) * training.epochs, training)
+            if finetune.labels is not None:
+                _warn_of_few_steps(len(batches) * training.epochs, training)
             seed_everything(training.seed)
             with training_guard(parts, training):
                 epochs = fit(
@@ -146,7 +147,7 @@ def _warn_of_few_steps(steps: int, training: TrainConfig) -> None:
     """Few labels in large batches make few steps; that is told, not mended in silence."""
     if 0 < steps < FEW_STEPS:
         current().note(
-            f"{steps} steps in all: so few labels want more --epochs than {training.epochs},"
+            f"only {steps} training steps: so few labels want more --epochs than {training.epochs},"
             f" or a smaller --batch-size than {training.batch_size}"
         )
 

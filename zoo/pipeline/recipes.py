@@ -107,11 +107,11 @@ def run(
     if spec.scratch and spec.finetuning.validation == 0:
         raise Unfit(f"Recipe '{recipe}' holds no validation data out, so nothing can be chosen on.")
     maker = _Maker(spec, workspace, threads, device, fresh)
-    pretrainings = [maker.pretrain(seed) for seed in seeds]
-    made = {PRETRAINED: [maker.finetune(s, p) for s, p in zip(seeds, pretrainings, strict=True)]}
-    if spec.scratch:
-        # The same model: built for the input that the pretrained one was built for.
-        made[SCRATCH] = [maker.finetune(seed, None, pretrainings[0].input) for seed in seeds]
+    try:
+        pretrainings, made = _make(maker, spec, seeds)
+    except KeyboardInterrupt:
+        current().note("Type the same command again to go on: finished runs are used.")
+        raise
     chosen = max(made, key=lambda name: statistics.fmean(_validation(made[name]) or [0.0]))
     first = made[chosen][0]
     spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
@@ -135,6 +135,22 @@ def run(
         reused=maker.reused,
         seconds=time.perf_counter() - started,
     )
+
+
+def _make(
+    maker: _Maker, spec: RecipeSpec, seeds: list[int]
+) -> tuple[list[Run], dict[str, list[Run]]]:
+    """Return the pretrainings, and each method's classifiers, by seed."""
+    of = len(seeds)
+    pretrainings, finetuned, scratch = [], [], []
+    for number, seed in enumerate(seeds, 1):
+        current().note(f"seed {seed} ({number} of {of})")
+        pretrainings.append(maker.pretrain(seed))
+        finetuned.append(maker.finetune(seed, pretrainings[-1]))
+        if spec.scratch:
+            # The same model: built for the input that the pretrained one was built for.
+            scratch.append(maker.finetune(seed, None, pretrainings[-1].input))
+    return pretrainings, {PRETRAINED: finetuned} | ({SCRATCH: scratch} if spec.scratch else {})
 
 
 class _Maker:
