@@ -708,3 +708,29 @@ def test_every_part_of_a_built_in_recipe_is_there(entry: Entry) -> None:
         part = spec.pretrain_dataset
         BUILT_IN.lookup("dataset", part.name).configure(part.options)
     assert spec.seeds
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"entry_points.txt": b"[zoo\nmine zoo_mine"},
+        {"entry_points.txt": b"[zoo]\nmine = \xff\xfe"},
+        {"METADATA": b"Metadata-Version: 2.1\nName: \xff\nVersion: 1"},
+    ],
+    ids=["malformed entry points", "undecodable entry points", "undecodable metadata"],
+)
+def test_damaged_metadata_of_another_package_is_in_nobodys_way(
+    damage: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "broken-1.0.dist-info"
+    folder.mkdir()
+    files = {
+        "METADATA": b"Metadata-Version: 2.1\nName: broken\nVersion: 1.0",
+        "entry_points.txt": b"[zoo]\nmine = zoo_mine_that_is_not_there",
+    }
+    for name, content in {**files, **damage}.items():
+        (folder / name).write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry.installed()
+    assert "mlp" in registry.names("backbone")
+    assert {entry.name for entry in registry.entries("head")} >= {"linear", "mlp"}

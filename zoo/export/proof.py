@@ -52,20 +52,29 @@ class Comparison:
         worst, likely = self.max_logit_difference, self.max_probability_difference
         accuracies = f"onnxruntime {self.onnx_accuracy:.4f}, PyTorch {self.torch_accuracy:.4f}"
         return [
-            Row("logits", worst <= logit_bound, f"{worst:.1e}, at most {logit_bound:.1e}"),
+            Row(
+                "logits",
+                worst <= logit_bound,
+                f"{worst:.1e} off, {self.mean_logit_difference:.1e} on average;"
+                f" at most {logit_bound:.1e}",
+            ),
             Row(
                 "probabilities",
                 likely <= PROBABILITY_BOUND,
-                f"{likely:.1e}, at most {PROBABILITY_BOUND:.1e}",
+                f"{likely:.1e} off; at most {PROBABILITY_BOUND:.1e}",
             ),
-            Row("same label", self.flips == 0, f"{self.flips} differ, {self.ties} more in ties"),
+            Row(
+                "same label",
+                self.flips == 0,
+                f"{self.agreement:.2%} agree; {self.flips} differ, {self.ties} more in ties",
+            ),
             Row(
                 "same accuracy", abs(self.onnx_accuracy - self.torch_accuracy) <= slack, accuracies
             ),
             Row(
                 "accuracy as recorded",
                 abs(said - self.onnx_accuracy) <= slack,
-                f"the file says {recorded}",
+                f"the file says {said:.4f}",
             ),
         ]
 
