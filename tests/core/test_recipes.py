@@ -161,6 +161,30 @@ def test_a_plugin_that_was_edited_is_run_anew(tmp_path: Path, monkeypatch: Any) 
     assert pipeline.run("tiny", seeds=[0], workspace=workspace).reused == 0
 
 
+def test_the_source_of_any_callable_is_digested_or_said_to_be_unknown(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from zoo.pipeline.recipes import _source_digest
+
+    class Builder:
+        def __call__(self) -> None: ...
+
+    def digest(build: Any) -> str:
+        return _source_digest(SimpleNamespace(build=build))
+
+    namespace: dict[str, Any] = {}
+    exec("def build(): ...", namespace)
+    assert len(digest(Builder())) == len(digest(Builder)) == 64
+    assert digest(namespace["build"]) == "unknown"
+    path = tmp_path / "plugin_file.py"
+    seen = set()
+    for text in ("def build(): return 1", "def build(): return 2"):
+        path.write_text(text)
+        exec(compile(text, str(path), "exec"), namespace)
+        seen.add(digest(namespace["build"]))
+    assert len(seen) == 2
+
+
 def test_scratch_is_the_same_model_where_the_sets_differ_in_size(tmp_path: Path) -> None:
     """Pretrained on 8×8 digits, finetuned on larger images: scratch is built for 8×8 too."""
     import torch

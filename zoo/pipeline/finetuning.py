@@ -82,7 +82,7 @@ def finetune(
             threads,
             recipe,
             finetune=to_json(finetune),
-            parent=Parent(parent.name, str(parent.record.weights_sha256)) if parent else None,
+            parent=Parent(parent.record.run, str(parent.record.weights_sha256)) if parent else None,
         )
         run = runs.create(workspace.runs_root, record)
         with run.recording():

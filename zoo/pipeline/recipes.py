@@ -248,10 +248,17 @@ class _Maker:
 def _source_digest(spec: Any) -> str:
     """Digest the source of the package, or of the single file, that a component comes from.
 
-    A plugin that is being written changes without changing its version.
+    A plugin that is being written changes without changing its version. Where a build has no
+    source that Python can name, its plugin's version has to do.
     """
     build = getattr(spec.build, "func", spec.build)  # beneath a functools.partial
-    path = Path(inspect.getsourcefile(build) or "")
+    try:
+        source = inspect.getsourcefile(build)
+    except TypeError:  # an object that can be called: what tells is where its class stands
+        source = inspect.getsourcefile(type(build))
+    if source is None or not Path(source).is_file():
+        return "unknown"
+    path = Path(source)
     files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
     digest = hashlib.sha256()
     for file in files:
