@@ -71,6 +71,58 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CliRes
     return run
 
 
+PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "{name}"
+version = "{version}"
+dependencies = ["plugzoo"]
+[project.entry-points.zoo]
+{points}
+[tool.setuptools]
+py-modules = [{modules}]
+"""
+
+
+@pytest.fixture(scope="session")
+def make_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a stranger's package: `make_package("zoo-x", {"x": "mod"}, {"mod": "…"})`.
+
+    Points are the entry points of the group `zoo`; modules are texts by name.
+    """
+
+    def make(
+        name: str, points: dict[str, str], modules: dict[str, str], version: str = "0.3.1"
+    ) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        for module, text in modules.items():
+            (folder / f"{module}.py").write_text(text)
+        lines = "\n".join(f'{point} = "{module}"' for point, module in points.items())
+        quoted = ", ".join(f'"{module}"' for module in modules)
+        (folder / "pyproject.toml").write_text(
+            PROJECT.format(name=name, version=version, points=lines, modules=quoted)
+        )
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pip_install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Install packages with pip in a folder of their own, to be set as PYTHONPATH."""
+
+    def install(*packages: Path) -> Path:
+        target = tmp_path_factory.mktemp("site")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        command += ["--no-build-isolation", "--target", str(target), *map(str, packages)]
+        subprocess.run(command, check=True, capture_output=True)
+        return target
+
+    return install
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A pretraining, a finetuning and its exported file on digits, in a runs folder."""

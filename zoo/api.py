@@ -7,10 +7,11 @@ Imports nothing but the standard library and pluggy, so that a plugin's entry mo
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pluggy
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
     from zoo.progress import Task
 
+T = TypeVar("T")
+
 __all__ = [
+    "API_VERSION",
     "Backbone",
     "BackboneSpec",
     "Component",
@@ -49,8 +53,35 @@ __all__ = [
     "read_picture",
 ]
 
+API_VERSION = "1.0"
+"""The version of what a plugin may use. A field or a function more is a new minor version, and
+plugins written before go on working; a major version may take something away.
+
+A plugin says what it was written for by a constant of its entry module, `ZOO_API = "1.0"`: an
+older zoo then skips it and names the version that it needs.
+"""
+
 hookimpl = pluggy.HookimplMarker("zoo")
 """Mark a module-level function of a plugin as one of the hooks in `zoo.hookspecs`."""
+
+
+class UnknownField(TypeError):
+    """A plugin gives a field that this version of `zoo.api` does not know."""
+
+
+def _strict(cls: type[T]) -> type[T]:
+    """Tell unknown fields of a dataclass together with the version that does not know them."""
+    declared: Any = cls.__init__
+
+    @functools.wraps(declared)
+    def __init__(self: Any, *args: Any, **fields: Any) -> None:
+        for name in fields:
+            if name not in cls.__dataclass_fields__:  # type: ignore[attr-defined]
+                raise UnknownField(f"{cls.__name__} has no field '{name}' in zoo.api {API_VERSION}")
+        declared(self, *args, **fields)
+
+    cls.__init__ = __init__  # type: ignore[method-assign]
+    return cls
 
 
 def knob(
@@ -77,6 +108,7 @@ class NoConfig:
 # --- data -----------------------------------------------------------------------------------
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageInput:
     """Describe images as a data set stores them: uint8, N x C x H x W, the full 0..255 scale."""
@@ -93,6 +125,7 @@ class ImageInput:
         return f"{self.channels}×{self.height}×{self.width}"
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Say what a backbone wants: 0..1, then resized, channels mapped, `(x - mean) / std`.
@@ -109,6 +142,7 @@ class Preprocessing:
     channels: int | None = None
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examples:
     """Hold examples: `inputs` uint8, N first; `labels` int64, N, or None."""
@@ -120,6 +154,7 @@ class Examples:
         return len(self.inputs)
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Describe a data set before any of it is read; each split is a call that loads it.
@@ -179,6 +214,7 @@ class Objective(Protocol):
 # --- specs ----------------------------------------------------------------------------------
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """Contribute a data set: `build(config, root)` describes it; `root` is the data folder."""
@@ -189,6 +225,7 @@ class DatasetSpec:
     config: type = NoConfig
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """Contribute a backbone: `build(config, input)` returns an `nn.Module` like `Backbone`.
@@ -208,6 +245,7 @@ class BackboneSpec:
     )
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveSpec:
     """Contribute an unsupervised loss: `build(config, backbone)` returns an `nn.Module`.
@@ -223,6 +261,7 @@ class ObjectiveSpec:
     watch: str = "total"
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadSpec:
     """Contribute a head: `build(config, features, classes)`: N x features -> N x classes logits."""
@@ -245,6 +284,7 @@ class Component:
         object.__setattr__(self, "options", options)
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a module is trained; the fields are options of every training verb."""
@@ -266,6 +306,7 @@ class TrainConfig:
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps, …")
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """How a classifier is made from a backbone; the fields are options of `zoo finetune`."""
@@ -279,6 +320,7 @@ class FinetuneConfig:
     )
 
 
+@_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeSpec:
     """Contribute a complete pipeline: pretrain without labels, finetune, compare, export.

@@ -198,7 +198,8 @@ def _knob(config: type, field: dataclasses.Field[Any], hint: Any) -> Knob:
     elif get_origin(hint) is tuple and get_args(hint) == (int, Ellipsis):
         kind = "ints"
     else:
-        raise TypeError(f"{where} has the type {hint}, which is not supported: use {SUPPORTED}")
+        name = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
+        raise TypeError(f"{where} has the type {name}, which is not supported: use {SUPPORTED}")
     bounded = (field.metadata.get("low"), field.metadata.get("high")) != (None, None)
     if bounded and kind in (bool, str, "choice"):
         raise TypeError(f"{where} has bounds, which only numbers have")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import copy
 import dataclasses
 import functools
 import importlib.util
@@ -37,12 +39,19 @@ SPECS: dict[str, type] = {
 }
 KINDS = tuple(SPECS)
 ENTRY_POINTS = "zoo"
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SLOW = 2.0
+"""Seconds from which a plugin's import is told to the user as slow: every command waits for it."""
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
 @dataclasses.dataclass
 class Plugin:
-    """One plugin, loaded or failed: `name` is `distribution:entry-point` or `file:module`."""
+    """One plugin, loaded or failed: `name` is `distribution:entry-point` or `file:module`.
+
+    `seconds` is what importing it and calling its hooks took; `hooks` are those it implements,
+    whether or not they work.
+    """
 
     name: str
     version: str
@@ -50,6 +59,10 @@ class Plugin:
     seconds: float = 0.0
     hooks: tuple[str, ...] = ()
     cause: str | None = None
+
+    def matches(self, wanted: str) -> bool:
+        """Say whether `distribution:entry-point`, or either half of it, names the plugin."""
+        return wanted == self.name or wanted in self.name.split(":")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +98,7 @@ class Registry:
         self._manager = pluggy.PluginManager("zoo")
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
+        self._preferred: str | None = None
         for module in plugins:
             name = getattr(module, "__name__", type(module).__name__)
             self._add(Plugin(name=f"file:{name}", version="-", module=name), lambda m=module: m)
@@ -102,9 +116,13 @@ class Registry:
             registry._add(plugin, lambda path=path: _load_file(path))
         return registry
 
-    def lookup(self, kind: str, name: str) -> Entry:
-        """Return the component; raises `UnknownName` or `DuplicateName`."""
+    def lookup(self, kind: str, name: str, *, plugin: str | None = None) -> Entry:
+        """Return the component; raises `UnknownName` or `DuplicateName`.
+
+        Of several with that name, `plugin` is the one meant: a run knows what it was made with.
+        """
         entries = self._entries[kind].get(name, [])
+        entries = [entry for entry in entries if entry.plugin == plugin] or entries
         if not entries:
             known = self._entries[kind]
             raise UnknownName(
@@ -115,6 +133,15 @@ class Registry:
             return entries[0]
         return self._settle(kind, name, entries)
 
+    def preferring(self, distribution: str) -> Registry:
+        """Return the same registry, where of duplicate names those of a distribution win.
+
+        ZOO_PLUGINS comes first. For recipes: the components that they name are their own.
+        """
+        other = copy.copy(self)
+        other._preferred = distribution
+        return other
+
     def entries(self, kind: str) -> list[Entry]:
         """Return every component of a kind by name; of a duplicate name, each of them."""
         return [
@@ -123,6 +150,10 @@ class Registry:
 
     def names(self, kind: str) -> list[str]:
         return sorted(self._entries[kind])
+
+    def rivals(self, entry: Entry) -> list[str]:
+        """Return the other plugins that contribute a component of the same kind and name."""
+        return [e.plugin for e in self._entries[entry.kind][entry.name] if e is not entry]
 
     def components_of(self, plugin: str) -> list[Entry]:
         return [e for kind in KINDS for e in self.entries(kind) if e.plugin == plugin]
@@ -134,20 +165,22 @@ class Registry:
         started = time.perf_counter()
         module = None
         try:
-            with contextlib.redirect_stdout(sys.stderr):
+            with contextlib.redirect_stdout(sys.stderr), no_way_out():
                 module = load()
+                _check_version(getattr(module, "ZOO_API", None))
                 entries = self._register(plugin, module)
         # A plugin that calls sys.exit() while it is imported must not end the command.
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
+            plugin.cause = _cause(error, module, plugin.module)
             if os.environ.get("ZOO_STRICT") == "1":
-                if isinstance(error, PluginFault):
-                    raise PluginFault(f"Plugin {plugin.name}: {error}") from error
+                # sys.exit() would end the command without a word.
+                if isinstance(error, PluginFault | SystemExit):
+                    raise PluginFault(f"Plugin {plugin.name}: {plugin.cause}") from error
                 raise
             if module is not None and self._manager.is_registered(module):
                 self._manager.unregister(module)
-            plugin.cause = _cause(error)
         else:
             for entry in entries:
                 self._entries[entry.kind].setdefault(entry.name, []).append(entry)
@@ -155,25 +188,26 @@ class Registry:
             plugin.seconds = time.perf_counter() - started
 
     def _register(self, plugin: Plugin, module: Any) -> list[Entry]:
+        hooks = {kind: f"zoo_{kind}s" for kind in KINDS}
+        plugin.hooks = tuple(
+            hook
+            for hook in hooks.values()
+            if self._manager.parse_hookimpl_opts(module, hook) is not None
+        )
         _check_hook_names(self._manager, module)
         if self._manager.register(module, plugin.name) is None:
             raise PluginFault("the plugin is blocked")
         self._manager.check_pending()
-        hooks: list[str] = []
         entries: list[Entry] = []
-        for kind in KINDS:
-            hook = f"zoo_{kind}s"
-            found = list(self._call(hook, kind, module))
-            if found or self._implements(hook, module):
-                hooks.append(hook)
+        for kind, hook in hooks.items():
+            found = self._call(hook, kind, module)
             entries += [Entry(kind, spec, plugin.name, plugin.version) for spec in found]
-        if not hooks:
+        if not plugin.hooks:
             raise PluginFault("no function of it is marked with @hookimpl, so it adds nothing")
         seen = [(entry.kind, entry.name) for entry in entries]
         twice = next((key for key in seen if seen.count(key) > 1), None)
         if twice:
             raise PluginFault(f"it contributes two {twice[0]}s named '{twice[1]}'")
-        plugin.hooks = tuple(hooks)
         return entries
 
     def _implements(self, hook: str, module: Any) -> bool:
@@ -201,11 +235,15 @@ class Registry:
         order = [part.strip() for part in os.environ.get("ZOO_PLUGINS", "").split(",")]
         unmatched = []
         for wanted in filter(None, order):
-            if not any(_matches(wanted, plugin.name) for plugin in self.plugins):
+            meant = [plugin.name for plugin in self.plugins if plugin.matches(wanted)]
+            if not meant:
                 unmatched.append(wanted)
-            matching = [entry for entry in entries if _matches(wanted, entry.plugin)]
+            matching = [entry for entry in entries if entry.plugin in meant]
             if len(matching) == 1:
                 return matching[0]
+        own = [entry for entry in entries if entry.plugin.split(":")[0] == self._preferred]
+        if len(own) == 1:
+            return own[0]
         plugins = sorted(entry.plugin for entry in entries)
         note = f" ZOO_PLUGINS names no installed plugin: {listing(unmatched)}." if unmatched else ""
         raise DuplicateName(
@@ -217,8 +255,8 @@ class Registry:
         failed = [plugin for plugin in self.plugins if plugin.cause]
         if not failed:
             return ""
-        causes = "; ".join(f"{plugin.name} ({plugin.cause})" for plugin in failed)
-        return f" It may belong to a plugin that failed to load: {causes}. See: zoo plugins"
+        causes = "".join(f"\n  {plugin.name}: {plugin.cause}" for plugin in failed)
+        return f"\nIt may belong to a plugin that failed to load; see: zoo plugins{causes}"
 
 
 def _check_hook_names(manager: pluggy.PluginManager, module: Any) -> None:
@@ -235,7 +273,7 @@ def _check(spec: Any, kind: str, hook: str) -> None:
     wanted: Any = SPECS[kind]
     if not isinstance(spec, wanted):
         raise PluginFault(f"{hook}() gave {_short(spec)}, not a {wanted.__name__}")
-    if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
+    if not isinstance(spec.name, str) or not NAME.fullmatch(spec.name):
         raise PluginFault(f"{hook}() names a {kind} {spec.name!r}; names are kebab-case: my-{kind}")
     if not isinstance(spec.summary, str):
         raise PluginFault(f"the summary of {kind} '{spec.name}' is not text")
@@ -266,11 +304,6 @@ def _check_recipe(spec: api.RecipeSpec) -> None:
             raise PluginFault(f"recipe '{spec.name}': its {field} is not a {kind.__name__}")
         if dataclasses.is_dataclass(kind) and kind is not api.Component:
             make(kind, to_json(value), f"recipe '{spec.name}': {field}")
-
-
-def _matches(wanted: str, plugin: str) -> bool:
-    """Say whether `distribution:entry-point`, or either half of it, names the plugin."""
-    return wanted == plugin or wanted in plugin.split(":")
 
 
 def _entry_points() -> Iterator[tuple[Plugin, Callable[[], Any]]]:
@@ -312,7 +345,52 @@ def _load_file(path: Path) -> Any:
     return module
 
 
-def _cause(error: BaseException) -> str:
+@contextlib.contextmanager
+def no_way_out() -> Iterator[None]:
+    """Make `os._exit` a SystemExit in this process meanwhile; a forked child still leaves."""
+    leave, here = os._exit, os.getpid()
+
+    def instead(status: int) -> None:
+        if os.getpid() != here:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = instead  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
+def _check_version(wanted: object) -> None:
+    """Raise `PluginFault` where a plugin's `ZOO_API` is one that this zoo cannot serve."""
+    if wanted is None:
+        return
+    version = _VERSION.fullmatch(wanted) if isinstance(wanted, str) else None
+    if version is None:
+        raise PluginFault(
+            f'its ZOO_API is {_short(wanted)}, not a version such as "{api.API_VERSION}"'
+        )
+    major, minor = map(int, version.groups())
+    ours = tuple(map(int, api.API_VERSION.split(".")))
+    if (major, minor) > ours:
+        raise PluginFault(_needs(f"{wanted}"))
+    if major < ours[0]:
+        raise PluginFault(
+            f"it was written for zoo.api {wanted}, and this zoo has {api.API_VERSION}, which took"
+            " something away. Type: pip install --upgrade, for a newer version of the plugin"
+        )
+
+
+def _needs(version: str) -> str:
+    return (
+        f"it needs zoo.api {version}, and this zoo has {api.API_VERSION}."
+        " Type: pip install --upgrade plugzoo"
+    )
+
+
+def _cause(error: BaseException, module: object, source: str) -> str:
+    """Say in one line why a plugin failed; what `zoo.api` lacks is told with the version needed."""
     if isinstance(error, SystemExit):
         return f"it ended the interpreter while being loaded (SystemExit: {error.code})"
     if isinstance(error, PluginFault):
@@ -321,7 +399,39 @@ def _cause(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception:  # an error may be too broken to be shown
         text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    absent = isinstance(error, ImportError) and error.name == "zoo.api"
+    lacking = absent or isinstance(error, api.UnknownField)
+    if absent:
+        text = text.partition(" (")[0]  # without the path of api.py
+    elif not lacking:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    declared = _declared(source) if module is None else getattr(module, "ZOO_API", None)
+    try:
+        _check_version(declared)
+    except PluginFault as fault:
+        return f"{text}: {fault}"
+    if lacking and declared is None:
+        return f"{text}: misspelt, or {_needs(f'newer than {api.API_VERSION}')}"
+    if lacking:
+        return f"{text}, though the plugin says that {declared} is enough (ZOO_API)"
+    return text
+
+
+def _declared(source: str) -> object:
+    """Read `ZOO_API = "…"` from the text of a module that could not be imported."""
+    try:
+        path = Path(source)
+        if not path.is_file():
+            found = importlib.util.find_spec(source.partition(":")[0])
+            path = Path(str(found.origin if found else None))
+        for node in ast.parse(path.read_bytes()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+            if any(ast.unparse(target) == "ZOO_API" for target in targets):
+                return getattr(getattr(node, "value", None), "value", None)
+    except Exception:  # a text that cannot be read says nothing
+        return None
+    return None
 
 
 def _short(value: object) -> str:

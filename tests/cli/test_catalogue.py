@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from zoo.api import TrainConfig
+from zoo.api import API_VERSION, TrainConfig
 from zoo.cli.main import VERBS
 from zoo.cli.main import zoo as command
 from zoo.config import knobs
@@ -103,6 +103,15 @@ def zoo_heads():
     return [HeadSpec(name="linear", summary="another [bold]one[/bold]", build=print)]
 """
 
+
+def clash(plugin: str) -> str:
+    """What is said of `TWIN`."""
+    return (
+        f"Head 'linear' comes from {plugin} and plugzoo:heads."
+        f" Say which one wins: ZOO_PLUGINS={plugin}\n"
+    )
+
+
 BROKEN = "raise RuntimeError('no [red]luck[/red]')"
 
 
@@ -170,7 +179,9 @@ def test_an_unknown_kind_is_a_usage_error(verb: list[str], word: str, hint: str)
 
 
 def test_list_shows_a_duplicate_with_both_plugins(twin: Path) -> None:
-    rows = table_rows(succeed("--plugin", twin, "list", "heads"))
+    result = invoke("--plugin", twin, "list", "heads")
+    assert (result.exit_code, result.stderr) == (0, clash("file:twin"))
+    rows = table_rows(result.stdout)
     assert [row[2] for row in rows if row[0] == "linear"] == ["plugzoo:heads", "file:twin"]
     # What looks like rich's markup is shown as it is.
     assert ["linear", "another [bold]one[/bold]", "file:twin", "-"] in rows
@@ -189,7 +200,29 @@ def test_what_a_plugin_prints_is_not_in_the_json(tmp_path: Path, zoo: Callable[.
     result = zoo("--plugin", path, "list", "heads", "--json")
     assert result.returncode == 0
     assert [each["plugin"] for each in json.loads(result.stdout)["heads"]].count("file:loud") == 1
-    assert result.stderr == "hello\n"
+    assert result.stderr == "hello\n" + clash("file:loud")
+
+
+def test_plugins_says_of_what_else_a_name_comes(twin: Path) -> None:
+    result = invoke("--plugin", twin, "plugins", "--json")
+    assert result.exit_code == 0
+    components = {
+        (plugin["name"], each["kind"], each["name"]): each["also_from"]
+        for plugin in json.loads(result.stdout)["plugins"]
+        for each in plugin["components"]
+    }
+    assert {key: others for key, others in components.items() if others} == {
+        ("file:twin", "head", "linear"): ["plugzoo:heads"],
+        ("plugzoo:heads", "head", "linear"): ["file:twin"],
+    }
+    result = invoke("--plugin", twin, "plugins")
+    assert (result.exit_code, result.stderr) == (0, clash("file:twin"))
+    # Where another kind is listed the clash is of no interest.
+    succeed("--plugin", twin, "list", "backbones")
+
+
+def test_the_version_names_that_of_the_api() -> None:
+    assert succeed("--version") == f"zoo {VERSION} (zoo.api {API_VERSION})\n"
 
 
 def test_a_plugin_that_exits_does_not_end_the_command(
@@ -256,8 +289,9 @@ def test_show_suggests_a_near_miss() -> None:
 def test_show_says_that_a_name_may_be_that_of_a_failed_plugin(broken: Path) -> None:
     message = fail(2, "--plugin", broken, "show", "recipe", "zzzzzz")
     assert message == (
-        f"Error: Unknown recipe 'zzzzzz'. {installed('recipe')} It may belong to a plugin that"
-        " failed to load: file:broken (RuntimeError: no [red]luck[/red]). See: zoo plugins\n"
+        f"Error: Unknown recipe 'zzzzzz'. {installed('recipe')}\n"
+        "It may belong to a plugin that failed to load; see: zoo plugins\n"
+        "  file:broken: RuntimeError: no [red]luck[/red]\n"
     )
 
 
@@ -360,27 +394,34 @@ def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
 
 
 def test_plugins_shows_what_each_contributes_and_why_one_failed(broken: Path) -> None:
-    rows = {row[0]: row for row in table_rows(succeed("--plugin", broken, "plugins"))}
+    heading, *body, last = table_rows(succeed("--plugin", broken, "plugins"))
+    assert heading == ["plugin", "version", "entry point", "import", "hooks", "contributes"]
+    assert last == [f"zoo.api {API_VERSION}"]
+    rows = {row[0]: row for row in body}
     for plugin in REGISTRY.plugins:
         row = rows[plugin.name]
         assert row[1:3] == [VERSION, plugin.module]
         assert re.fullmatch(r"\d+ ms", row[3])
         entries = REGISTRY.components_of(plugin.name)
-        assert row[4] == ", ".join(f"{entry.kind} {entry.name}" for entry in entries)
+        assert row[4] == ", ".join(plugin.hooks)
+        assert row[5] == ", ".join(f"{entry.kind} {entry.name}" for entry in entries)
     assert rows["file:broken"][1:3] == ["-", str(broken)]
     assert rows["file:broken"][4] == "FAILED: RuntimeError: no [red]luck[/red]"
 
 
 def test_plugins_as_json(broken: Path) -> None:
     found = succeed_json("--plugin", broken, "plugins")
-    assert list(found) == ["plugins"]
+    assert list(found) == ["api_version", "plugins"]
+    assert found["api_version"] == API_VERSION
     plugins = {plugin["name"]: plugin for plugin in found["plugins"]}
     assert list(plugins) == [*(plugin.name for plugin in REGISTRY.plugins), "file:broken"]
     for plugin in REGISTRY.plugins:
         shown = plugins[plugin.name]
         assert (shown["version"], shown["module"], shown["cause"]) == (VERSION, plugin.module, None)
+        assert shown["hooks"] == list(plugin.hooks)
+        assert shown["seconds"] >= 0
         assert shown["components"] == [
-            {"kind": entry.kind, "name": entry.name}
+            {"kind": entry.kind, "name": entry.name, "also_from": []}
             for entry in REGISTRY.components_of(plugin.name)
         ]
     assert plugins["file:broken"]["components"] == []

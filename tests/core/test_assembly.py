@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -365,10 +366,19 @@ def test_errors_of_ours_pass_unchanged(work: Callable[..., Workspace]) -> None:
     assert caught.value is error
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_an_interrupt_is_no_fault(error: BaseException, work: Callable[..., Workspace]) -> None:
-    with pytest.raises(type(error)):
-        pretrain(work(backbone=failing(error)))
+def test_an_interrupt_is_no_fault(work: Callable[..., Workspace]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(work(backbone=failing(KeyboardInterrupt())))
+
+
+@pytest.mark.parametrize("leave", ["sys.exit", "os._exit"])
+def test_a_build_cannot_end_the_command(leave: str, work: Callable[..., Workspace]) -> None:
+    def build(*args: object) -> None:
+        module, name = leave.split(".")
+        getattr(sys.modules[module], name)(0)  # looked up when it is called, as a plugin's is
+
+    with pytest.raises(PluginFault, match="it ended the interpreter while it was built"):
+        pretrain(work(backbone=build))
 
 
 def test_faults_leave_no_run_behind(work: Callable[..., Workspace]) -> None:

@@ -131,6 +131,11 @@ def unmarked() -> list[HeadSpec]:
     return [head("unmarked")]
 
 
+def marked(module: ModuleType, name: str) -> bool:
+    """Say whether a module has a function of this name with the mark of `hookimpl`."""
+    return hasattr(getattr(module, name, None), "zoo_impl")
+
+
 OddConfig = dataclasses.make_dataclass("OddConfig", [("odd", dict[str, int], knob(None))])
 NowhereConfig = dataclasses.make_dataclass("NowhereConfig", [("odd", "Nowhere", knob(None))])
 
@@ -218,7 +223,8 @@ def test_a_faulty_plugin_is_left_out_whole_and_says_why(
     assert owners(registry) == {("head", "first"): ["file:early"], ("head", "last"): ["file:late"]}
     assert cause in (cause_of(registry, "file:bad") or "")
     assert registry.components_of("file:bad") == []
-    assert [each.hooks for each in registry.plugins] == [("zoo_heads",), (), ("zoo_heads",)]
+    hooks = tuple(name for name in ("zoo_backbones", "zoo_heads") if marked(bad, name))
+    assert [each.hooks for each in registry.plugins] == [("zoo_heads",), hooks, ("zoo_heads",)]
     assert [each.cause for each in registry.plugins if each.name != "file:bad"] == [None, None]
 
 
@@ -283,12 +289,27 @@ def test_ctrl_c_passes() -> None:
         Registry(plugins=[plugin("bad", zoo_heads=raising(KeyboardInterrupt()))])
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), SystemExit(3)], ids=repr)
-def test_strict_raises_again(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_raises_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_STRICT", "1")
-    with pytest.raises(type(error)) as caught:
+    error = RuntimeError("boom")
+    with pytest.raises(RuntimeError) as caught:
         Registry(plugins=[plugin("bad", zoo_heads=raising(error))])
     assert caught.value is error
+
+
+@pytest.mark.parametrize("status", [0, 3, None])
+def test_strict_makes_an_error_of_an_exit(
+    status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As it is, it would end the command without a word, and with 0 as if all were well.
+    monkeypatch.setenv("ZOO_STRICT", "1")
+    error = SystemExit(status)
+    with pytest.raises(PluginFault) as caught:
+        Registry(plugins=[plugin("bad", zoo_heads=raising(error))])
+    assert str(caught.value) == (
+        f"Plugin file:bad: it ended the interpreter while being loaded (SystemExit: {status})"
+    )
+    assert caught.value.__cause__ is error
 
 
 def test_strict_names_the_plugin_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,10 +361,10 @@ def test_an_unknown_name_may_be_that_of_a_plugin_that_failed() -> None:
     with pytest.raises(UnknownName) as error:
         registry.lookup("head", "quaternion")
     assert str(error.value) == (
-        "Unknown head 'quaternion'. Installed: mlp."
-        " It may belong to a plugin that failed to load:"
-        " file:bad (zoo_heads() returned None, not a list of specs);"
-        " file:worse (RuntimeError: boom). See: zoo plugins"
+        "Unknown head 'quaternion'. Installed: mlp.\n"
+        "It may belong to a plugin that failed to load; see: zoo plugins\n"
+        "  file:bad: zoo_heads() returned None, not a list of specs\n"
+        "  file:worse: RuntimeError: boom"
     )
 
 
@@ -388,6 +409,25 @@ def test_zoo_plugins_settles_a_duplicate(
     # The other plugin stays loaded.
     assert registry.lookup("head", "up").plugin == "file:north"
     assert registry.lookup("head", "down").plugin == "file:south"
+
+
+def test_a_distribution_may_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe means the components of its own distribution; the user's word comes first."""
+    registry = Registry(plugins=[heads("ours", "linear"), heads("theirs", "linear")])
+    with pytest.raises(DuplicateName):
+        registry.lookup("head", "linear")
+    for entry in registry.entries("head"):
+        object.__setattr__(entry, "plugin", entry.plugin.replace("file:", "") + ":heads")
+    for each in registry.plugins:
+        each.name = each.name.replace("file:", "") + ":heads"
+    for name in ("ours", "theirs"):
+        assert registry.preferring(name).lookup("head", "linear").plugin == f"{name}:heads"
+    monkeypatch.setenv("ZOO_PLUGINS", "theirs")
+    assert registry.preferring("ours").lookup("head", "linear").plugin == "theirs:heads"
+    monkeypatch.delenv("ZOO_PLUGINS")
+    assert registry.lookup("head", "linear", plugin="theirs:heads").plugin == "theirs:heads"
+    with pytest.raises(DuplicateName):
+        registry.lookup("head", "linear", plugin="somebody:else")
 
 
 def test_zoo_plugins_that_names_nothing_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from zoo.api import API_VERSION
 from zoo.cli.main import registry_of
 from zoo.cli.options import common, workspace_of
 from zoo.cli.output import percent, print_json, table
@@ -58,6 +59,8 @@ def list_(ctx: click.Context, kind: str | None, as_json: bool) -> None:
         for each, entries in found.items():
             lines = [(e.name, e.spec.summary, e.plugin, e.version) for e in entries]
             table((f"{each}s", "summary", "plugin", "version"), lines)
+    for line in _clashes(registry_of(ctx), found):
+        click.echo(line, err=True)
     failed = [plugin.name for plugin in registry_of(ctx).plugins if plugin.cause]
     if failed:
         click.echo(f"Failed to load: {', '.join(failed)}. See: zoo plugins", err=True)
@@ -105,28 +108,34 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
             {
                 **vars(plugin),
                 "components": [
-                    {"kind": e.kind, "name": e.name} for e in registry.components_of(plugin.name)
+                    {"kind": e.kind, "name": e.name, "also_from": registry.rivals(e)}
+                    for e in registry.components_of(plugin.name)
                 ],
             }
             for plugin in found
         ]
-        print_json({"plugins": rows})
+        print_json({"api_version": API_VERSION, "plugins": rows})
         return
     table(
-        ("plugin", "version", "module", "import", "contributes"),
+        ("plugin", "version", "entry point", "import", "hooks", "contributes"),
         [
             (
                 plugin.name,
                 plugin.version,
                 plugin.module,
                 f"{plugin.seconds * 1000:.0f} ms",
+                ", ".join(plugin.hooks),
                 f"FAILED: {plugin.cause}"
                 if plugin.cause
-                else ", ".join(f"{e.kind} {e.name}" for e in registry.components_of(plugin.name)),
+                else ", ".join(map(_contributed, registry.components_of(plugin.name))),
             )
             for plugin in found
         ],
     )
+    click.echo(f"zoo.api {API_VERSION}")
+    everything = {kind: registry.entries(kind) for kind in KIND_WORDS}
+    for line in _clashes(registry, everything):
+        click.echo(line, err=True)
 
 
 @click.command()
@@ -158,6 +167,25 @@ def runs(ctx: click.Context, runs_root: Path | None, as_json: bool) -> None:
     for run in found:
         if run.record.error:
             click.echo(f"{run.name} failed: {run.record.error.splitlines()[0]}", err=True)
+
+
+def _contributed(entry: Any) -> str:
+    return f"{entry.kind} {entry.name}"
+
+
+def _clashes(registry: Any, found: dict[str, list[Any]]) -> list[str]:
+    """Say which names several plugins contribute, and what settles each."""
+    clashing = {
+        (kind, entry.name): sorted([entry.plugin, *registry.rivals(entry)])
+        for kind, entries in found.items()
+        for entry in entries
+        if registry.rivals(entry)
+    }
+    return [
+        f"{kind.capitalize()} '{name}' comes from {' and '.join(plugins)}."
+        f" Say which one wins: ZOO_PLUGINS={plugins[0]}"
+        for (kind, name), plugins in clashing.items()
+    ]
 
 
 def _row(run: Any) -> tuple[str, ...]:

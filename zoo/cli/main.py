@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,9 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from importlib.metadata import version
 
-        click.echo(f"zoo {version('plugzoo')}")
+        from zoo.api import API_VERSION
+
+        click.echo(f"zoo {version('plugzoo')} (zoo.api {API_VERSION})")
         ctx.exit()
 
 
@@ -145,10 +148,33 @@ def zoo(plugin_files: tuple[Path, ...]) -> None:
 
 def registry_of(ctx: click.Context) -> Any:
     """Return the plugins of this invocation, discovered when first asked for."""
-    from zoo.registry import Registry
+    from zoo.registry import SLOW, Registry
 
     root = ctx.find_root()
     meta: MutableMapping[str, Any] = root.meta
     if "zoo.registry" not in meta:
-        meta["zoo.registry"] = Registry.installed(root.params.get("plugin_files") or ())
+        with _stdout_to_stderr():
+            meta["zoo.registry"] = Registry.installed(root.params.get("plugin_files") or ())
+        for plugin in meta["zoo.registry"].plugins:
+            if plugin.seconds >= SLOW and not ctx.resilient_parsing:
+                _say(f"Plugin {plugin.name} took {plugin.seconds:.1f} s to load. See: zoo plugins")
     return meta["zoo.registry"]
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send what is written to the process's own descriptor 1 to stderr; stdout is for results."""
+    try:
+        out, err = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # captured, as in tests: there is no descriptor
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(out)
+    os.dup2(err, out)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()  # what was written to the stream itself, before it is the user's again
+        os.dup2(kept, out)
+        os.close(kept)

@@ -18,7 +18,7 @@ from zoo.errors import PluginFault, Unfit, ZooError
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
-from zoo.registry import Entry
+from zoo.registry import Entry, no_way_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +34,23 @@ class Part:
         return PartRecord(entry.name, entry.plugin, entry.version, to_json(self.config))
 
 
-def choose(workspace: Workspace, kind: str, wanted: str | Component) -> Part:
-    """Look a component up and check its options; raises `UnknownName` or `BadOption`."""
+def choose(
+    workspace: Workspace, kind: str, wanted: str | Component, *, plugin: str | None = None
+) -> Part:
+    """Look a component up and check its options; raises `UnknownName` or `BadOption`.
+
+    `plugin` is the one meant where several contribute that name.
+    """
     component = Component(wanted) if isinstance(wanted, str) else wanted
-    entry = workspace.registry.lookup(kind, component.name)
+    entry = workspace.registry.lookup(kind, component.name, plugin=plugin)
     return Part(entry, entry.configure(component.options))
 
 
 def recorded(workspace: Workspace, kind: str, part: PartRecord) -> Part:
     """Look up the component that a run was made with; says which plugin it came from."""
     try:
-        return choose(workspace, kind, Component(part.name, **part.options))
+        component = Component(part.name, **part.options)
+        return choose(workspace, kind, component, plugin=part.plugin)
     except ZooError as error:
         origin = f"{part.plugin} {part.version}"
         raise type(error)(
@@ -63,11 +69,7 @@ def build_dataset(workspace: Workspace, part: Part) -> Dataset:
 
 def build_backbone(part: Part, input: ImageInput) -> nn.Module:
     """Build a backbone and check on zeros that it keeps its contract; raises `PluginFault`."""
-    if not isinstance(input, ImageInput):
-        raise Unfit(f"{part.entry.owner} takes images; the data set holds {input!r}.")
-    with guarded(part.entry, "built"):
-        backbone: nn.Module = part.entry.spec.build(part.config, input)
-    _check_attributes(part.entry, backbone)
+    backbone = call_build(part, input)
     features = backbone.features
     with probing(part.entry, backbone):
         preprocess = preprocess_for(input, input, backbone)
@@ -86,6 +88,16 @@ def build_backbone(part: Part, input: ImageInput) -> nn.Module:
                     f"the decoder returned {tuple(back.shape)} for two inputs,"
                     f" not {tuple(zeros.shape)}",
                 )
+    return backbone
+
+
+def call_build(part: Part, input: ImageInput) -> nn.Module:
+    """Build a backbone and check that it has the attributes of one, without running it."""
+    if not isinstance(input, ImageInput):
+        raise Unfit(f"{part.entry.owner} takes images; the data set holds {input!r}.")
+    with guarded(part.entry, "built"):
+        backbone: nn.Module = part.entry.spec.build(part.config, input)
+    _check_attributes(part.entry, backbone)
     return backbone
 
 
@@ -171,12 +183,14 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
     """Tell what a plugin's code raises in one line that names it; ours passes unchanged."""
     try:
         # What a plugin prints is not a result, and stdout is for results.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), no_way_out():
             yield
     except Unfit as error:
         raise Unfit(f"{entry.owner}: {error}") from error
     except ZooError:
         raise
+    except SystemExit as error:
+        raise _fault(entry, f"it ended the interpreter while it was {deed}") from error
     except Exception as error:
         if os.environ.get("ZOO_STRICT") == "1":
             raise

@@ -100,7 +100,11 @@ def run(
     """
     started = time.perf_counter()
     workspace = workspace or Workspace()
-    spec: RecipeSpec = workspace.registry.lookup("recipe", recipe).spec
+    entry = workspace.registry.lookup("recipe", recipe)
+    spec: RecipeSpec = entry.spec
+    # The names in a recipe are those of its own distribution, whoever else uses them.
+    own = workspace.registry.preferring(entry.plugin.split(":")[0])
+    workspace = dataclasses.replace(workspace, plugins=own)
     seeds = list(seeds if seeds is not None else spec.seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise BadOption(f"seeds: {seeds} must name at least one seed, and each once.")
