@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "predict": ("deploy", "predict", "Classify picture files with an exported file."),
     "runs": ("catalogue", "runs", "List the runs."),
     "plugins": ("catalogue", "plugins", "List the plugins, and why any failed."),
+    "plugin": ("plugin", "plugin", "Write a plugin from a template; check one."),
 }
 
 

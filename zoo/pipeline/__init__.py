@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoo.pipeline.evaluation import evaluate
     from zoo.pipeline.exporting import export, validate
     from zoo.pipeline.finetuning import finetune
+    from zoo.pipeline.plugins import plugin_check, plugin_new
     from zoo.pipeline.prediction import predict
     from zoo.pipeline.pretraining import pretrain
     from zoo.pipeline.recipes import run
@@ -32,6 +33,8 @@ __all__ = [
     "export",
     "finetune",
     "list",
+    "plugin_check",
+    "plugin_new",
     "plugins",
     "predict",
     "pretrain",
@@ -47,6 +50,8 @@ _MODULES = {
     "export": "exporting",
     "finetune": "finetuning",
     "list": "catalogue",
+    "plugin_check": "plugins",
+    "plugin_new": "plugins",
     "plugins": "catalogue",
     "predict": "prediction",
     "pretrain": "pretraining",

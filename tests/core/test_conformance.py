@@ -1,0 +1,312 @@
+"""The conformance kit: built-in components pass it, and each faulty one is caught by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from zoo.errors import PluginFault, UnknownName, UsageError
+from zoo.registry import KINDS, Registry
+from zoo.testing import Report, assert_conforms, check
+
+BUILT_IN = Registry.installed()
+FAULTY = Path(__file__).resolve().parent.parent / "faulty_plugin.py"
+ABSENT = "its files are not at hand"
+
+
+def failed(report: Report) -> dict[str, str]:
+    return {row.check: row.figure for _, row in report.rows if row.state == "FAILED"}
+
+
+# --- what is built in -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(k, n) for k in KINDS if k != "dataset" for n in BUILT_IN.names(k)],
+)
+def test_every_built_in_component_conforms(kind: str, name: str) -> None:
+    assert_conforms(kind, name)
+
+
+def test_the_embedded_data_set_conforms() -> None:
+    assert_conforms("dataset", "digits")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_the_real_sets_conform(name: str, real_data: Path) -> None:
+    report = check(name, registry=BUILT_IN, data_root=real_data)
+    assert report.verdict == "conforms", report.explain()
+
+
+def test_sizes_are_shown() -> None:
+    """784-128-64-12-3 on 28×28: the multiply-accumulates of its four matrices."""
+    settings = ["widths=128,64,12", "features=3"]
+    (plugin,) = check("mlp", registry=Registry(plugins=[_mlp()]), settings=settings).plugins
+    sizes = {(size.on, size.part): size for size in plugin.components[0].sizes}
+    encoder = sizes["1×28×28", "encoder"]
+    products = 784 * 128 + 128 * 64 + 64 * 12 + 12 * 3
+    assert encoder.macs == products
+    assert encoder.parameters == products + 128 + 64 + 12 + 3
+    assert plugin.import_seconds is not None
+    assert 0 < plugin.import_seconds < 60
+
+
+def _mlp() -> ModuleType:
+    import zoo_mlp
+
+    return zoo_mlp
+
+
+def test_the_kit_leaves_the_random_numbers_as_they_were() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert_conforms("head", "linear")
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- what is faulty -------------------------------------------------------------------------
+
+FAULTS = {
+    "batch-dependent": ("batch-mates", "on 1×8×8: an output changes by "),
+    "unused-parameter": ("encoder gradients", "on 1×8×8: 'encoder.unused' gets no gradient"),
+    "detached-parameter": ("encoder gradients", "on 1×8×8: 'encoder.scale' gets no gradient"),
+    "stray-parameter": ("encoder gradients", "'token' is in neither .encoder nor .decoder"),
+    "turned-decoder": (
+        "decoder output",
+        "on 1×8×8: the decoder returned (8, 8, 8, 1) for inputs of (8, 1, 8, 8)",
+    ),
+    "unseeded": ("seeds", "'encoder.linear.bias' differs between two builds with one seed"),
+    "unexportable": ("export", "This classifier cannot be exported"),
+    "fixed-batch": ("export", "This classifier cannot be exported"),
+    "hidden-state": ("state", "after loading, outputs differ by "),
+    "wide": ("encoder output", "the encoder returned (8, 12) for 8 inputs, not (8, 6)"),
+    "two-choices": ("choices", "activation=swish: PluginFault: "),
+    "restless": ("options", "came back from JSON as Restless(width=6)"),
+    "ambiguous": ("options", "word: 'none' came back from text as None"),
+    "keeps-the-backbone": ("own weights", "'kept' is the backbone's"),
+    "forgets-the-decoder": ("gradients", "'decoder.0.weight' gets no gradient"),
+    "watches-what-rises": ("watch falls", "'rising' went from -"),
+    "softmax": ("logits", "it returns probabilities"),
+    "overlapping-splits": ("splits disjoint", "10 of 10 test examples are in train too"),
+    "labels-out-of-range": ("train split", "has labels outside 0..2"),
+    "false-input": ("train split", "holds torch.uint8 (1, 8, 8) examples; it declares"),
+    "absent-class": ("every class", "class 'c' has no training example"),
+    "shuffled-anew": ("loads the same twice", "a second load of its training split gave other"),
+    "dim": ("train split", "its brightest byte is 1"),
+    "missing-part": ("parts", "Unknown backbone 'not-installed'"),
+}
+# What cannot go well either where the first fault is.
+CONSEQUENCES = {
+    "turned-decoder": {"decoder gradients", "choices"},
+    "wide": {"encoder gradients", "decoder gradients", "batch-mates", "state", "seeds", "export",
+             "choices"},
+    "unexportable": {"batch-mates"},
+    "batch-dependent": {"export"},
+    "labels-out-of-range": {"test split"},
+    "false-input": {"test split"},
+    "dim": {"test split"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def faulty() -> Registry:
+    return Registry.installed([FAULTY])
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_caught_by_name(name: str, faulty: Registry) -> None:
+    report = check(name, registry=faulty)
+    found = failed(report)
+    row, words = FAULTS[name]
+    assert words in found[row]
+    assert set(found) <= {row} | CONSEQUENCES.get(name, set())
+    assert report.verdict == "fails"
+    change = next(r.change for _, r in report.rows if r.check == row)
+    assert change or name in ("missing-part",)
+    assert f"{row} FAILED: " in report.explain()
+
+
+def test_the_sound_twin_of_the_faulty_ones_conforms(faulty: Registry) -> None:
+    report = check("sound", registry=faulty)
+    assert report.verdict == "conforms", report.explain()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("import torch\n", "torch is imported at heavy.py:1"),
+        ("import torchvision.ops\n", "heavy.py:1"),
+        (
+            "\ndef late():\n    import onnxruntime\nlate()\n",
+            "onnxruntime is imported at heavy.py:3",
+        ),
+    ],
+)
+def test_a_heavy_entry_module_is_caught(text: str, where: str, tmp_path: Path) -> None:
+    path = tmp_path / "heavy.py"
+    path.write_text(
+        text
+        + "from zoo.api import HeadSpec, hookimpl\n"
+        + "def build(config, features, classes):\n"
+        + "    from torch import nn\n"
+        + "    return nn.Linear(features, classes)\n"
+        + "@hookimpl\n"
+        + "def zoo_heads():\n"
+        + "    return [HeadSpec(name='heavy', summary='', build=build)]\n"
+    )
+    report = check(path)
+    assert set(failed(report)) == {"light import"}
+    assert where in failed(report)["light import"]
+
+
+def test_an_assertion_says_what_to_change(tmp_path: Path) -> None:
+    import sys
+
+    from zoo.registry import _load_file
+
+    module = _load_file(FAULTY)
+    try:
+        with pytest.raises(AssertionError) as caught:
+            assert_conforms("head", "softmax", plugins=[module])
+    finally:
+        sys.modules.pop("zoo_plugin_file_faulty_plugin", None)
+    assert "head softmax: logits FAILED: it returns probabilities" in str(caught.value)
+    assert "Change: return logits, without a softmax" in str(caught.value)
+    broken = ModuleType("broken")
+    with pytest.raises(AssertionError, match="file:broken does not load: no function of it"):
+        assert_conforms("head", "softmax", plugins=[broken])
+
+
+def test_a_data_set_that_is_not_at_hand_is_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.api import DataError
+    from zoo_images import fetch
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise DataError("There is no network.")
+
+    for name in [name for name, value in vars(fetch).items() if callable(value)]:
+        if name.startswith(("fetch", "download")):
+            monkeypatch.setattr(fetch, name, offline)
+    report = check("kmnist", registry=BUILT_IN, data_root=tmp_path)
+    states = {row.check: row.state for _, row in report.rows}
+    assert states["train split"] == states["splits disjoint"] == "skipped"
+    assert report.verdict == "incomplete"
+    assert ABSENT in report.explain()
+
+
+# --- what is meant by a name ----------------------------------------------------------------
+
+
+def test_a_plugin_by_either_half_of_its_name_a_component_or_a_file() -> None:
+    def about(target: str) -> set[str]:
+        return {about for about, _ in check(target, registry=BUILT_IN).rows}
+
+    both = {"plugzoo:objectives", "objective denoise", "objective reconstruct"}
+    assert about("plugzoo:objectives") == about("objectives") == both
+    assert about("denoise") == {"plugzoo:objectives", "objective denoise"}
+    with pytest.raises(UnknownName) as caught:
+        check("objectivs", registry=BUILT_IN)
+    assert "No plugin and no component is named 'objectivs'. Did you mean 'objectives'?" in str(
+        caught.value
+    )
+
+
+def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Plugin file '.*nowhere.py' does not exist"):
+        check(tmp_path / "nowhere.py")
+    broken = tmp_path / "broken.py"
+    broken.write_text("import not_there_at_all\n")
+    with pytest.raises(PluginFault, match="file:broken does not load: ModuleNotFoundError"):
+        check(broken)
+    with pytest.raises(UnknownName, match="has an option 'colour'"):
+        check("heads", registry=BUILT_IN, settings=["colour=red"])
+
+
+def test_a_required_option_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "asking.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from zoo.api import HeadSpec, hookimpl, knob\n"
+        "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
+        "class Config:\n"
+        "    word: str = knob(help='a word')\n"
+        "def build(config, features, classes):\n"
+        "    from torch import nn\n"
+        "    assert config.word == 'yes'\n"
+        "    return nn.Linear(features, classes)\n"
+        "@hookimpl\n"
+        "def zoo_heads():\n"
+        "    return [HeadSpec(name='asking', summary='', config=Config, build=build)]\n"
+    )
+    report = check(path)
+    assert report.verdict == "incomplete"
+    assert "the option 'word' is required: give it a value, --set word=" in report.explain()
+    assert check(path, settings=["word=yes"]).verdict == "conforms"
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+def test_the_command_prints_a_table_and_json(cli: Callable[..., Any]) -> None:
+    shown = cli("plugin", "check", "linear", "--quiet")
+    assert shown.exit_code == 0
+    assert "light import" in shown.stdout
+    assert "multiply-accumulates" in shown.stdout
+    assert shown.stdout.rstrip().endswith("linear conforms")
+    found = json.loads(cli("plugin", "check", "linear", "--json").stdout)
+    assert found["verdict"] == "conforms"
+    (plugin,) = found["plugins"]
+    assert (plugin["name"], plugin["module"]) == ("plugzoo:heads", "zoo_heads")
+    assert plugin["import_seconds"] > 0
+    linear = plugin["components"][0]
+    assert (linear["kind"], linear["name"]) == ("head", "linear")
+    assert {"check": "options", "state": "ok", "figure": "0 options", "change": ""} in linear[
+        "rows"
+    ]
+    assert linear["sizes"][0]["macs"] == 6
+
+
+def test_the_command_fails_where_a_check_does(cli: Callable[..., Any]) -> None:
+    result = cli("--plugin", FAULTY, "plugin", "check", "softmax", "--quiet")
+    assert result.exit_code == 1
+    assert "Change: return logits" in result.stdout
+    assert result.stdout.rstrip().endswith("softmax fails")
+    by_file = cli("plugin", "check", FAULTY, "--json", "--quiet")
+    assert by_file.exit_code == 1
+    found = json.loads(by_file.stdout)
+    names = {each["name"] for each in found["plugins"][0]["components"]}
+    assert set(FAULTS) < names
+    unknown = cli("plugin", "check", "nothing-of-that-name")
+    assert unknown.exit_code == 2
+    assert "No plugin and no component is named 'nothing-of-that-name'" in unknown.stderr
+
+
+def test_an_incomplete_check_passes_only_when_that_is_asked_for(
+    cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "offline.py").write_text(
+        "from zoo.api import DataError, Dataset, DatasetSpec, ImageInput, hookimpl\n"
+        "def absent():\n"
+        "    raise DataError('There is no network.')\n"
+        "def build(config, root):\n"
+        "    input = ImageInput(channels=1, height=8, width=8)\n"
+        "    return Dataset(input=input, classes=('a', 'b'), train=absent, test=absent)\n"
+        "@hookimpl\n"
+        "def zoo_datasets():\n"
+        "    return [DatasetSpec(name='offline', summary='', build=build)]\n"
+    )
+    assert cli("plugin", "check", "offline.py", "-q").exit_code == 1
+    partial = cli("plugin", "check", "offline.py", "-q", "--partial")
+    assert partial.exit_code == 0
+    assert "train split not checked: its files are not at hand" in partial.stdout
+    assert partial.stdout.rstrip().endswith("offline.py incomplete")

@@ -1,0 +1,213 @@
+"""What is asked of a backbone, on every input that its spec names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.api import ImageInput
+from zoo.errors import ZooError
+from zoo.models import Classifier, Finetuning, Preprocess
+from zoo.pipeline.assembly import Part, build_backbone, call_build, preprocess_for
+from zoo.registry import Entry
+from zoo.testing import modules
+from zoo.testing.modules import raw_bytes, seeded
+from zoo.testing.options import check_choices, check_options
+from zoo.testing.report import ComponentReport, Failure, Rows, Skipped
+
+CLASSES = 3
+
+
+@dataclasses.dataclass
+class Built:
+    """A backbone as built for one input, and bytes to run it on."""
+
+    part: Part
+    input: ImageInput
+    backbone: Any
+    preprocess: Preprocess
+    raw: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        return self.preprocess(self.raw)  # type: ignore[no-any-return]
+
+    def again(self) -> nn.Module:
+        return call_build(self.part, self.input)
+
+
+def check_backbone(entry: Entry, options: Mapping[str, Any]) -> ComponentReport:
+    """Hold a backbone to its contract."""
+    rows = Rows()
+    rows.add("options", lambda: check_options(entry, options))
+    part = Part(entry, entry.configure(dict(options)))
+    built: list[Built] = []
+    rows.add(
+        "inputs",
+        lambda: _build_all(part, built),
+        "build for every input of the spec, or name in `inputs` only those that go.",
+    )
+    for name, check in (
+        ("encoder output", _encoder_output),
+        ("decoder output", _decoder_output),
+        ("encoder gradients", _encoder_gradients),
+        ("decoder gradients", _decoder_gradients),
+        ("batch-mates", _batch_mates),
+        ("state", _state),
+        ("seeds", _seeds),
+        ("export", _export),
+    ):
+        rows.add(name, lambda check=check: _each(built, check))  # type: ignore[misc]
+    smallest = min(entry.spec.inputs, key=lambda input: input.height * input.width, default=None)
+    if smallest is not None:
+        rows.add(
+            "choices",
+            lambda: check_choices(
+                entry, options, lambda config: build_backbone(Part(entry, config), smallest)
+            ),
+        )
+    sizes = []
+    for each in built:
+        one = each.inputs[:1]
+        try:
+            sizes.append(modules.size_of(each.backbone.encoder, str(each.input), "encoder", one))
+            if each.backbone.decoder is not None:
+                code = each.backbone.encoder(one)
+                size = modules.size_of(each.backbone.decoder, str(each.input), "decoder", code)
+                sizes.append(size)
+        except Exception:  # what does not run has a row of its own
+            continue
+    return ComponentReport("backbone", entry.name, tuple(rows.found), tuple(sizes))
+
+
+def _build_all(part: Part, built: list[Built]) -> str:
+    inputs = part.entry.spec.inputs
+    if not inputs:
+        raise Failure("the spec names no input", "name in `inputs` a size or more that it takes.")
+    for input in inputs:
+        try:
+            backbone = seeded(lambda input=input: call_build(part, input))  # type: ignore[misc]
+            preprocess = preprocess_for(input, input, backbone)
+        except ZooError as error:
+            raise Failure(
+                f"{input}: {error}",
+                "build for every input of the spec, or name in `inputs` only those that go.",
+            ) from error
+        built.append(Built(part, input, backbone, preprocess, raw_bytes(input)))
+    return ", ".join(str(input) for input in inputs)
+
+
+def _each(built: list[Built], check: Any) -> str:
+    """Make a check on every input; the figure is the last one's, a failure names its input."""
+    if not built:
+        raise Skipped("nothing was built to check it on")
+    figure = ""
+    for each in built:
+        try:
+            figure = check(each)
+        except Failure as failure:
+            raise Failure(f"on {each.input}: {failure}", failure.change) from failure
+    return figure
+
+
+@torch.no_grad()
+def _encoder_output(built: Built) -> str:
+    built.backbone.eval()
+    codes = built.backbone.encoder(built.inputs)
+    wanted = (len(built.raw), built.backbone.features)
+    if not isinstance(codes, Tensor) or tuple(codes.shape) != wanted:
+        found = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+        raise Failure(
+            f"the encoder returned {found} for {wanted[0]} inputs, not {wanted}",
+            "return N x features from .encoder, and that width as .features.",
+        )
+    if codes.dtype != torch.float32 or not bool(codes.isfinite().all()):
+        raise Failure(f"{codes.dtype}, finite: {bool(codes.isfinite().all())}",
+                      "return finite float32 from .encoder.")  # fmt: skip
+    return f"N × {built.backbone.features}, float32"
+
+
+@torch.no_grad()
+def _decoder_output(built: Built) -> str:
+    if built.backbone.decoder is None:
+        return "no decoder"
+    built.backbone.eval()
+    inputs = built.inputs
+    back = built.backbone.decoder(torch.zeros(len(inputs), built.backbone.features))
+    if tuple(back.shape) != tuple(inputs.shape):
+        raise Failure(
+            f"the decoder returned {tuple(back.shape)} for inputs of {tuple(inputs.shape)}",
+            "return the shape of the preprocessed input from .decoder, odd sizes included.",
+        )
+    return "the input's shape"
+
+
+def _encoder_gradients(built: Built) -> str:
+    torch.manual_seed(0)
+    classifier = Classifier(
+        built.preprocess, built.backbone.encoder, nn.Linear(built.backbone.features, CLASSES)
+    )
+    labels = torch.arange(len(built.raw)) % CLASSES
+    strays = modules.unowned(built.backbone)
+    if strays:
+        raise Failure(
+            f"'{strays[0]}' is in neither .encoder nor .decoder: finetuning would lose it",
+            f"make '{strays[0]}' part of .encoder or of .decoder, or remove it.",
+        )
+    count = modules.check_gradients(
+        Finetuning(classifier),
+        (built.raw, labels),
+        modules.named("encoder", built.backbone.encoder),
+    )
+    return f"{count} parameters"
+
+
+def _decoder_gradients(built: Built) -> str:
+    if built.backbone.decoder is None:
+        return "no decoder"
+    count = modules.check_gradients(
+        modules.Reconstruction(built.preprocess, built.backbone),
+        (built.raw,),
+        modules.named("decoder", built.backbone.decoder),
+    )
+    return f"{count} parameters"
+
+
+def _encode(backbone: nn.Module, inputs: Tensor) -> Tensor:
+    codes: Tensor = backbone.encoder(inputs)  # type: ignore[operator]
+    return codes
+
+
+def _both(backbone: Any, inputs: Tensor) -> Tensor:
+    """Return codes and reconstructions as one tensor, N first."""
+    codes = backbone.encoder(inputs)
+    if backbone.decoder is None:
+        return codes  # type: ignore[no-any-return]
+    return torch.cat([codes.flatten(1), backbone.decoder(codes).flatten(1)], dim=1)
+
+
+def _batch_mates(built: Built) -> str:
+    return f"{modules.check_batch_mates(built.backbone, _both, built.inputs):.0e} apart"
+
+
+def _state(built: Built) -> str:
+    fresh = seeded(built.again, seed=1)
+    size = modules.check_state(built.backbone, fresh, _both, built.inputs)
+    return f"{size:,} bytes, safetensors"
+
+
+def _seeds(built: Built) -> str:
+    modules.check_seeds(built.again, _both, built.inputs)
+    return "two builds equal"
+
+
+def _export(built: Built) -> str:
+    torch.manual_seed(0)
+    head = nn.Linear(built.backbone.features, CLASSES)
+    classifier = Classifier(built.preprocess, built.backbone.encoder, head)
+    worst = modules.check_export(classifier, built.input, CLASSES)
+    return f"onnxruntime within {worst:.0e}, batches 1, 7, 64, 257"
