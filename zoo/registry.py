@@ -231,13 +231,14 @@ class Registry:
 
     # --- names ------------------------------------------------------------------------------
 
+    @property
+    def unmatched(self) -> list[str]:
+        """Return what ZOO_PLUGINS names that no plugin is called."""
+        return [w for w in _order() if not any(plugin.matches(w) for plugin in self.plugins)]
+
     def _settle(self, kind: str, name: str, entries: list[Entry]) -> Entry:
-        order = [part.strip() for part in os.environ.get("ZOO_PLUGINS", "").split(",")]
-        unmatched = []
-        for wanted in filter(None, order):
+        for wanted in _order():
             meant = [plugin.name for plugin in self.plugins if plugin.matches(wanted)]
-            if not meant:
-                unmatched.append(wanted)
             matching = [entry for entry in entries if entry.plugin in meant]
             if len(matching) == 1:
                 return matching[0]
@@ -245,7 +246,8 @@ class Registry:
         if len(own) == 1:
             return own[0]
         plugins = sorted(entry.plugin for entry in entries)
-        note = f" ZOO_PLUGINS names no installed plugin: {listing(unmatched)}." if unmatched else ""
+        unmatched = listing(self.unmatched) if self.unmatched else ""
+        note = f" ZOO_PLUGINS names no installed plugin: {unmatched}." if unmatched else ""
         raise DuplicateName(
             f"{kind.capitalize()} '{name}' comes from {len(plugins)} plugins:"
             f" {' and '.join(plugins)}.{note} Say which one wins: ZOO_PLUGINS={plugins[0]}"
@@ -257,6 +259,12 @@ class Registry:
             return ""
         causes = "".join(f"\n  {plugin.name}: {plugin.cause}" for plugin in failed)
         return f"\nIt may belong to a plugin that failed to load; see: zoo plugins{causes}"
+
+
+def _order() -> list[str]:
+    """Return the plugins that win, the first one first: ZOO_PLUGINS."""
+    parts = os.environ.get("ZOO_PLUGINS", "").split(",")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _check_hook_names(manager: pluggy.PluginManager, module: Any) -> None:

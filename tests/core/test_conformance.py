@@ -110,9 +110,6 @@ CONSEQUENCES = {
              "choices"},
     "unexportable": {"batch-mates"},
     "batch-dependent": {"export"},
-    "labels-out-of-range": {"test split"},
-    "false-input": {"test split"},
-    "dim": {"test split"},
 }  # fmt: skip
 
 
@@ -228,6 +225,10 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
     broken.write_text("import not_there_at_all\n")
     with pytest.raises(PluginFault, match="file:broken does not load: ModuleNotFoundError"):
         check(broken)
+    (tmp_path / "zoo-mine").mkdir()
+    (tmp_path / "zoo-mine" / "pyproject.toml").touch()
+    with pytest.raises(UnknownName, match=r"is not installed. Type: pip install -e /"):
+        check(f"{tmp_path}/zoo-mine/", registry=BUILT_IN)
     with pytest.raises(UnknownName, match="has an option 'colour'"):
         check("heads", registry=BUILT_IN, settings=["colour=red"])
 
@@ -310,3 +311,31 @@ def test_an_incomplete_check_passes_only_when_that_is_asked_for(
     assert partial.exit_code == 0
     assert "train split not checked: its files are not at hand" in partial.stdout
     assert partial.stdout.rstrip().endswith("offline.py incomplete")
+
+
+def test_the_page_names_every_check(faulty: Registry) -> None:
+    """docs/check.md has a row for each check, under its kind's heading."""
+    import re
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "check.md").read_text()
+    sections = {part.split("\n")[0]: part for part in page.split("\n## ")[1:]}
+
+    def rows(heading: str) -> set[str]:
+        text = next(part for title, part in sections.items() if title.startswith(heading))
+        found = re.findall(r"^\| ([a-z][^|]*?) \|", text, flags=re.MULTILINE)
+        return {name for cell in found for name in cell.split(", ")} - {"check"}
+
+    for name, kind in (
+        ("sound", "backbone"),
+        ("keeps-the-backbone", "objective"),
+        ("softmax", "head"),
+        ("dim", "data set"),
+        ("missing-part", "recipe"),
+    ):
+        report = check(name, registry=faulty)
+        article = "An" if kind == "objective" else "A"
+        every = set() if kind == "recipe" else rows("Every component")
+        (plugin,) = report.plugins
+        assert {row.check for row in plugin.rows} == rows("A plugin")
+        made = {row.check for row in plugin.components[0].rows}
+        assert made == rows(f"{article} {kind}") | every

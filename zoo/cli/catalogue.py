@@ -133,6 +133,8 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
         ],
     )
     click.echo(f"zoo.api {API_VERSION}")
+    for wanted in registry.unmatched:
+        click.echo(f"ZOO_PLUGINS names '{wanted}', which no installed plugin is called.", err=True)
     everything = {kind: registry.entries(kind) for kind in KIND_WORDS}
     for line in _clashes(registry, everything):
         click.echo(line, err=True)

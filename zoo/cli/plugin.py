@@ -35,7 +35,7 @@ def plugin() -> None:
     """
 
 
-@plugin.command()
+@plugin.command(short_help="Write a small package to start from.")
 @click.argument("name")
 @click.option(
     "--kind",
@@ -62,7 +62,10 @@ def new(name: str, kind: str, as_json: bool) -> None:
     click.echo(f"Then: {made.use}")
 
 
-@plugin.command(epilog="NAME: a plugin's, either half of it, or a component's.")
+@plugin.command(
+    short_help="Check what a plugin contributes.",
+    epilog="NAME: a plugin's, either half of it, or a component's.",
+)
 @click.argument("target", metavar="NAME|FILE", type=PluginName())
 @click.option(
     "--set",
@@ -100,10 +103,16 @@ def check(
     return 0 if passed else 1
 
 
+def _short(figure: str) -> str:
+    """Cut a figure for the table; what failed is written out below it."""
+    line = figure.splitlines()[0] if figure else ""
+    return line if len(line) <= 70 and line == figure else line[:67] + "..."
+
+
 def _print(target: str, report: Any) -> None:
     table(
         ("about", "check", "", "figure"),
-        [(about, row.check, row.state, row.figure) for about, row in report.rows],
+        [(about, row.check, row.state, _short(row.figure)) for about, row in report.rows],
     )
     sizes = [
         (f"{each.kind} {each.name}", size.part, size.on, f"{size.parameters:,}", f"{size.macs:,}")

@@ -72,6 +72,8 @@ def _load(part: Part, described: list[Dataset], split: str, loaded: dict[str, Ex
     call: Callable[[], Examples] | None = getattr(described[0], split)
     if call is None:
         return "none"
+    if split != "train" and "train" not in loaded:
+        raise Skipped("its training split was not loaded")
     try:
         with guarded(part.entry, f"loading its {split} split"):
             examples = call()

@@ -12,7 +12,7 @@ import torch
 
 from zoo.config import knobs, parse_pairs
 from zoo.errors import PluginFault, UnknownName, did_you_mean, listing
-from zoo.progress import current
+from zoo.progress import Silent, current, reporting
 from zoo.registry import KINDS, Entry, Plugin, Registry
 from zoo.testing.backbones import check_backbone
 from zoo.testing.datasets import check_dataset
@@ -57,7 +57,7 @@ def check(
     `UnknownName` where nothing is meant, `PluginFault` where the plugin does not load.
     """
     text = str(target)
-    if text.endswith(".py") or Path(text).is_file():
+    if text.endswith(".py"):
         registry = _with_file(Path(text), registry)
         plugins = [plugin for plugin in registry.plugins if plugin.module == str(Path(text))]
     else:
@@ -71,6 +71,10 @@ def check(
     if not entries:
         names = {half for plugin in registry.plugins for half in plugin.name.split(":")}
         components = {name for kind in KINDS for name in registry.names(kind)}
+        if (Path(text) / "pyproject.toml").is_file():
+            raise UnknownName(
+                f"'{text}' is not installed. Type: pip install -e {Path(text).absolute()}"
+            )
         raise UnknownName(
             f"No plugin and no component is named '{text}'."
             f"{did_you_mean(text, names | components)} Plugins: {listing(names)}."
@@ -94,7 +98,9 @@ def _report(
 ) -> Report:
     values = _options(entries, options)
     found = []
-    with torch.random.fork_rng(devices=[]), current().task("checking", len(entries), "") as task:
+    shown = current().task("checking", len(entries), "components")
+    # The short trainings of the checks are not what a person waits for.
+    with torch.random.fork_rng(devices=[]), shown as task, reporting(Silent()):
         done = 0
         for plugin in [p for p in registry.plugins if any(e.plugin == p.name for e in entries)]:
             rows, imported = Rows(), Import()
