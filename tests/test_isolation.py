@@ -86,7 +86,7 @@ FIELD = f"BackboneSpec has no field 'colour' in zoo.api {API_VERSION}"
 BAD: dict[str, tuple[str, str, list[str]]] = {
     "raises": (
         good("raises") + "\nraise RuntimeError('broken\\nat import')\n",
-        "RuntimeError: broken at import",
+        "RuntimeError: broken at import (zoo_test_raises.py:22)",
         [],
     ),
     "exits": (
@@ -249,7 +249,7 @@ def test_every_bad_plugin_is_told_with_its_cause(verb: Callable[..., Any]) -> No
         {"kind": "backbone", "name": "mlp", "also_from": ["zoo-twin:twin"]}
     ]
     assert all(plugin["seconds"] >= 0 for plugin in plugins.values())
-    assert 5 <= plugins["zoo-good:slow"]["seconds"] < 15
+    assert plugins["zoo-good:slow"]["seconds"] >= 5
     seconds = f"{plugins['zoo-good:slow']['seconds']:.1f}"
     told_slow = f"Plugin zoo-good:slow took {seconds} s to load. See: zoo plugins"
     assert told_slow in quiet(result.stderr)

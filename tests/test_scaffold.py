@@ -29,6 +29,24 @@ IMPLEMENTATION = {
 }
 
 
+# Types several command lines in one process: importing torch for each takes most of the time.
+DRIVER = """
+import contextlib, io, json, sys
+from zoo.cli.main import zoo
+said = []
+for words in json.loads(sys.argv[1]):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            zoo(words, prog_name="zoo")
+        except SystemExit as error:
+            if error.code:
+                sys.exit(f"{words}: status {error.code}: {out.getvalue()}")
+    said.append(out.getvalue())
+print(json.dumps(said))
+"""
+
+
 class Environment:
     """A virtual environment that sees what this one has, and packages of its own."""
 
@@ -60,7 +78,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     found = Environment(tmp_path_factory.mktemp("author"))
     for kind in KINDS:
         shown = found.run("-m", "zoo", "plugin", "new", f"zoo-my-{kind}", "--kind", kind).stdout
-        assert f"Next: cd zoo-my-{kind} && pip install -e '.[test]' && pytest" in shown
+        assert f"Next: cd zoo-my-{kind} && pip install -e '.[test]' && python -m pytest" in shown
         assert shown.rstrip().endswith(f"Then: {USES[kind].format(f'my-{kind}')}")
     # Without an index: plugzoo has to be enough.
     folders = [word for kind in KINDS for word in ("-e", f"./zoo-my-{kind}")]
@@ -117,18 +135,22 @@ def test_it_goes_through_the_command_line(environment: Environment, kind: str) -
     folder = environment.folder / f"use-{kind}"
     folder.mkdir()
 
-    def zoo(*words: str) -> str:
-        return environment.run("-m", "zoo", *words, cwd=folder).stdout
-
     words = shlex.split(USES[kind].format(f"my-{kind}"))[1:]
     quick = ["--seeds", "1"] if kind == "recipe" else ["--epochs", "3", "--quiet"]
-    zoo(*words, *quick)
+    typed = [[*words, *quick]]
     if words[0] == "pretrain":
-        zoo("finetune", "latest", "--epochs", "3", "--quiet")
-    zoo("evaluate", "latest")
-    zoo("export", "latest", "-o", "mine.onnx", "--quiet")
-    assert zoo("validate", "mine.onnx", "--quiet").rstrip().endswith("proved")
-    assert f"my-{kind}" in zoo("list", f"{kind}s")
+        typed += [["finetune", "latest", "--epochs", "3", "--quiet"]]
+    typed += [
+        ["evaluate", "latest"],
+        ["export", "latest", "-o", "mine.onnx", "--quiet"],
+        ["validate", "mine.onnx", "--quiet"],
+        ["list", f"{kind}s"],
+    ]
+    said = json.loads(environment.run("-c", DRIVER, json.dumps(typed), cwd=folder).stdout)
+    assert len(said) == len(typed)
+    assert said[-2].rstrip().endswith("proved")
+    assert f"my-{kind}" in said[-1]
+    assert (folder / "mine.onnx").is_file()
 
 
 def test_what_is_written_is_in_the_house_style(environment: Environment) -> None:

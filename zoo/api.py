@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pluggy
 
-from zoo.errors import DataError, Unfit, ZooError
+from zoo.errors import DataError, Unfit, UnknownField, ZooError
+from zoo.errors import did_you_mean as _did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,10 +66,6 @@ hookimpl = pluggy.HookimplMarker("zoo")
 """Mark a module-level function of a plugin as one of the hooks in `zoo.hookspecs`."""
 
 
-class UnknownField(TypeError):
-    """A plugin gives a field that this version of `zoo.api` does not know."""
-
-
 def _strict(cls: type[T]) -> type[T]:
     """Tell unknown fields of a dataclass together with the version that does not know them."""
     declared: Any = cls.__init__
@@ -77,7 +74,11 @@ def _strict(cls: type[T]) -> type[T]:
     def __init__(self: Any, *args: Any, **fields: Any) -> None:
         for name in fields:
             if name not in cls.__dataclass_fields__:  # type: ignore[attr-defined]
-                raise UnknownField(f"{cls.__name__} has no field '{name}' in zoo.api {API_VERSION}")
+                hint = _did_you_mean(name, cls.__dataclass_fields__).rstrip("?")  # type: ignore[attr-defined]
+                hint = f" ({hint.strip()}?)" if hint else ""
+                raise UnknownField(
+                    f"{cls.__name__} has no field '{name}' in zoo.api {API_VERSION}{hint}"
+                )
         declared(self, *args, **fields)
 
     cls.__init__ = __init__  # type: ignore[method-assign]

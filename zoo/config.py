@@ -168,7 +168,9 @@ def knobs(config: Any) -> tuple[Knob, ...]:
     Raises TypeError where it is no dataclass or a field's type is not supported.
     """
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
-        raise TypeError(f"config {config!r} is not a dataclass")
+        given = f"an instance; give the class, {type(config).__name__}"
+        what = given if dataclasses.is_dataclass(config) else "not a dataclass"
+        raise TypeError(f"config {config!r} is {what}")
     return _knobs(config)
 
 

@@ -24,10 +24,12 @@ from zoo.config import knobs, make, to_json
 from zoo.errors import (
     DuplicateName,
     PluginFault,
+    UnknownField,
     UnknownName,
     UsageError,
     did_you_mean,
     listing,
+    place,
 )
 
 SPECS: dict[str, type] = {
@@ -81,6 +83,11 @@ class Entry:
     @property
     def owner(self) -> str:
         return f"{self.kind} '{self.name}'"
+
+    @property
+    def origin(self) -> str:
+        """The plugin and its version; a file has none."""
+        return self.plugin if self.version == "-" else f"{self.plugin} {self.version}"
 
     def configure(self, options: dict[str, Any] | Any) -> Any:
         """Build the component's config from its options; raises `BadOption`."""
@@ -242,6 +249,9 @@ class Registry:
             matching = [entry for entry in entries if entry.plugin in meant]
             if len(matching) == 1:
                 return matching[0]
+        files = [entry for entry in entries if entry.plugin.startswith("file:")]
+        if len(files) == 1:  # the user has just named it
+            return files[0]
         own = [entry for entry in entries if entry.plugin.split(":")[0] == self._preferred]
         if len(own) == 1:
             return own[0]
@@ -349,6 +359,8 @@ def _load_file(path: Path) -> Any:
         raise PluginFault(f"'{path}' is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if str(path.parent.absolute()) not in sys.path:  # last: what it has beside it is found
+        sys.path.append(str(path.parent.absolute()))
     spec.loader.exec_module(module)
     return module
 
@@ -408,11 +420,12 @@ def _cause(error: BaseException, module: object, source: str) -> str:
     except Exception:  # an error may be too broken to be shown
         text = ""
     absent = isinstance(error, ImportError) and error.name == "zoo.api"
-    lacking = absent or isinstance(error, api.UnknownField)
+    lacking = absent or isinstance(error, UnknownField)
     if absent:
         text = text.partition(" (")[0]  # without the path of api.py
     elif not lacking:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text += "" if isinstance(error, SyntaxError | ImportError) else place(error)
     declared = _declared(source) if module is None else getattr(module, "ZOO_API", None)
     try:
         _check_version(declared)

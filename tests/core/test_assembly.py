@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -204,7 +205,7 @@ def test_faults_of_a_backbone(
     with pytest.raises(PluginFault) as caught:
         verb(work(backbone=build))
     message = str(caught.value)
-    assert message.startswith(f"backbone 'mine' of plugin {PLUGIN} -: ")
+    assert message.startswith(f"backbone 'mine' of plugin {PLUGIN}: ")
     assert problem in message
     assert "\n" not in message
 
@@ -243,7 +244,7 @@ def test_faults_of_an_objective(
     with pytest.raises(PluginFault) as caught:
         pretrain(work(objective=build))
     message = str(caught.value)
-    assert message.startswith(f"objective 'mine' of plugin {PLUGIN} -: ")
+    assert message.startswith(f"objective 'mine' of plugin {PLUGIN}: ")
     assert problem in message
     assert "\n" not in message
 
@@ -252,7 +253,7 @@ def test_watching_no_part(work: Callable[..., Workspace]) -> None:
     with pytest.raises(PluginFault) as caught:
         pretrain(work(watch="spraed"))
     assert str(caught.value) == (
-        f"objective 'mine' of plugin {PLUGIN} -: it watches 'spraed',"
+        f"objective 'mine' of plugin {PLUGIN}: it watches 'spraed',"
         " which is not among its parts: total, spread."
     )
 
@@ -283,7 +284,7 @@ def test_faults_of_a_head(
     with pytest.raises(PluginFault) as caught:
         finetune(work(head=build))
     message = str(caught.value)
-    assert message.startswith(f"head 'mine' of plugin {PLUGIN} -: ")
+    assert message.startswith(f"head 'mine' of plugin {PLUGIN}: ")
     assert problem in message
 
 
@@ -305,7 +306,10 @@ def test_faults_of_a_dataset(
 ) -> None:
     with pytest.raises(PluginFault) as caught:
         verb(work(dataset=build))
-    assert str(caught.value) == f"dataset 'mine' of plugin {PLUGIN} -: {problem}."
+    told = re.sub(r" \(test_assembly\.py:\d+\)", "", str(caught.value))
+    assert told == f"dataset 'mine' of plugin {PLUGIN}: {problem}."
+    raised = "while it was" in problem
+    assert (told != str(caught.value)) == raised  # the line of the plugin's own
 
 
 def test_a_dataset_that_is_not_what_it_declared(work: Callable[..., Workspace]) -> None:
@@ -410,6 +414,7 @@ def test_an_objective_that_needs_the_decoder_there_is_not(
     assert str(caught.value) == (
         "objective 'mine' needs a decoder, and this backbone has none."
         f" Objectives without that need: {listed}."
+        " Without pretraining, type: zoo finetune --backbone NAME"
     )
 
 
@@ -530,4 +535,6 @@ def test_a_run_of_a_component_that_is_gone_names_its_plugin(
     with pytest.raises(ZooError) as caught:
         pipeline.finetune(run, workspace=left)
     assert "Unknown dataset 'mine'" in str(caught.value)
-    assert f"The run used dataset 'mine' of plugin {PLUGIN} -." in str(caught.value)
+    assert f"The run used dataset 'mine' of plugin {PLUGIN}. Type: zoo --plugin mine.py" in str(
+        caught.value
+    )

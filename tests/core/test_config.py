@@ -370,7 +370,10 @@ class Changeable:
 def test_a_config_is_a_dataclass_and_not_one_of_its_instances(config: Any) -> None:
     with pytest.raises(TypeError) as error:
         knobs(config)
-    assert str(error.value) == f"config {config!r} is not a dataclass"
+    what = "not a dataclass"
+    if dataclasses.is_dataclass(config):
+        what = f"an instance; give the class, {type(config).__name__}"
+    assert str(error.value) == f"config {config!r} is {what}"
 
 
 def test_defaults_may_come_from_a_factory_and_derived_fields_are_no_options() -> None:

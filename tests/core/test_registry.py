@@ -230,7 +230,7 @@ def test_a_faulty_plugin_is_left_out_whole_and_says_why(
 
 def test_a_cause_is_one_line() -> None:
     registry = Registry(plugins=[plugin("bad", zoo_heads=halfway)])
-    assert cause_of(registry, "file:bad") == "ValueError: gave up halfway"
+    assert cause_of(registry, "file:bad") == "ValueError: gave up halfway (test_registry.py:117)"
 
 
 @pytest.mark.parametrize("part", ["dataset", "backbone", "objective", "head"])
@@ -364,7 +364,7 @@ def test_an_unknown_name_may_be_that_of_a_plugin_that_failed() -> None:
         "Unknown head 'quaternion'. Installed: mlp.\n"
         "It may belong to a plugin that failed to load; see: zoo plugins\n"
         "  file:bad: zoo_heads() returned None, not a list of specs\n"
-        "  file:worse: RuntimeError: boom"
+        "  file:worse: RuntimeError: boom (test_registry.py:109)"
     )
 
 
@@ -601,7 +601,7 @@ def test_one_entry_point_of_a_distribution_may_fail_alone(site: Path) -> None:
     install(site, "north", points)
     registry = Registry.installed()
     assert registry.lookup("head", "from-file").plugin == "north:b"
-    assert cause_of(registry, "north:a") == "RuntimeError: boom"
+    assert cause_of(registry, "north:a") == "RuntimeError: boom (zoo_test_broken.py:1)"
     assert "No module named 'zoo_test_absent'" in (cause_of(registry, "north:c") or "")
     assert cause_of(registry, "north:d")
 

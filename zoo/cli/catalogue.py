@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from zoo.api import API_VERSION
 from zoo.cli.main import registry_of
-from zoo.cli.options import common, workspace_of
+from zoo.cli.options import common, following, workspace_of
 from zoo.cli.output import percent, print_json, table
 from zoo.errors import UnknownName
 
@@ -91,7 +91,7 @@ def show(ctx: click.Context, kind: str, name: str, as_json: bool) -> None:
             for option in shown.options
         ]
         table(("option", "default", "allowed", "what it does"), rows)
-        click.echo(_usage(shown))
+        click.echo(_usage(ctx, shown))
 
 
 @click.command()
@@ -176,7 +176,10 @@ def _contributed(entry: Any) -> str:
 
 
 def _clashes(registry: Any, found: dict[str, list[Any]]) -> list[str]:
-    """Say which names several plugins contribute, and what settles each."""
+    """Say which names several plugins contribute, and what settles each.
+
+    A file that the user has named wins without a word.
+    """
     clashing = {
         (kind, entry.name): sorted([entry.plugin, *registry.rivals(entry)])
         for kind, entries in found.items()
@@ -187,6 +190,7 @@ def _clashes(registry: Any, found: dict[str, list[Any]]) -> list[str]:
         f"{kind.capitalize()} '{name}' comes from {' and '.join(plugins)}."
         f" Say which one wins: ZOO_PLUGINS={plugins[0]}"
         for (kind, name), plugins in clashing.items()
+        if sum(plugin.startswith("file:") for plugin in plugins) != 1
     ]
 
 
@@ -246,10 +250,10 @@ def _reach(kind: str, option: Any) -> str:
     return f" ({flag} is zoo's own: type -b {option.name}=…)" if taken else ""
 
 
-def _usage(shown: Any) -> str:
+def _usage(ctx: click.Context, shown: Any) -> str:
     example = f"{shown.options[0].name}=…"
     if shown.kind == "backbone":
-        return f"Type: zoo pretrain {shown.name} --help"
+        return f"Type: {following(ctx, f'pretrain {shown.name} --help')}"
     flag, short = {"dataset": ("--dataset", "-d"), "objective": ("--objective", "-o")}.get(
         shown.kind, ("--head", "-H")
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.errors import ZooError
+from zoo.errors import PluginFault, ZooError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -89,7 +89,11 @@ class Zoo(click.Group):
             _say("Interrupted.")
             status = 130
         except click.ClickException as error:
-            error.show()
+            if isinstance(error, click.NoSuchOption) and error.option_name == "--plugin":
+                where = "--plugin goes before the verb: zoo --plugin FILE.py VERB …"
+                click.UsageError(where, ctx=error.ctx).show()
+            else:
+                error.show()
             status = error.exit_code
         except ZooError as error:
             _say(f"Error: {error}")
@@ -157,8 +161,14 @@ def registry_of(ctx: click.Context) -> Any:
         with _stdout_to_stderr():
             meta["zoo.registry"] = Registry.installed(root.params.get("plugin_files") or ())
         for plugin in meta["zoo.registry"].plugins:
-            if plugin.seconds >= SLOW and not ctx.resilient_parsing:
+            if ctx.resilient_parsing:
+                continue
+            if plugin.seconds >= SLOW:
                 _say(f"Plugin {plugin.name} took {plugin.seconds:.1f} s to load. See: zoo plugins")
+            # A file that was named and does not load is what is wrong, whatever else follows.
+            named = plugin.name.startswith("file:") and ctx.info_name not in ("plugins", "list")
+            if plugin.cause and named:
+                raise PluginFault(f"Plugin file '{plugin.module}' does not load: {plugin.cause}.")
     return meta["zoo.registry"]
 
 

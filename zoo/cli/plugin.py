@@ -58,7 +58,7 @@ def new(name: str, kind: str, as_json: bool) -> None:
         return
     for file in made.files:
         click.echo(f"{made.folder}/{file}")
-    click.echo(f"Next: cd {made.folder} && pip install -e '.[test]' && pytest")
+    click.echo(f"Next: cd {made.folder} && pip install -e '.[test]' && python -m pytest")
     click.echo(f"Then: {made.use}")
 
 

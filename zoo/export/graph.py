@@ -122,9 +122,11 @@ def _trace(deployed: nn.Module, example: Tensor) -> onnx.ModelProto:
             )
     except Exception as error:
         cause = error.__cause__ or error
-        reason = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [repr(cause)]
+        # A heading says nothing without the line below it.
+        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise PluginFault(
-            f"This classifier cannot be exported: {type(cause).__name__}: {reason.strip()}"
+            f"This classifier cannot be exported: {type(cause).__name__}: {reason}"
         ) from error
     model: onnx.ModelProto = program.model_proto
     return model

@@ -17,11 +17,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.pipeline.authoring import plugin_check, plugin_new
     from zoo.pipeline.catalogue import list, plugins, runs, show
     from zoo.pipeline.evaluation import evaluate
     from zoo.pipeline.exporting import export, validate
     from zoo.pipeline.finetuning import finetune
-    from zoo.pipeline.plugins import plugin_check, plugin_new
     from zoo.pipeline.prediction import predict
     from zoo.pipeline.pretraining import pretrain
     from zoo.pipeline.recipes import run
@@ -50,8 +50,8 @@ _MODULES = {
     "export": "exporting",
     "finetune": "finetuning",
     "list": "catalogue",
-    "plugin_check": "plugins",
-    "plugin_new": "plugins",
+    "plugin_check": "authoring",
+    "plugin_new": "authoring",
     "plugins": "catalogue",
     "predict": "prediction",
     "pretrain": "pretraining",

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.api import Component, Dataset, ImageInput, Losses, Preprocessing
+from zoo.api import Component, Dataset, ImageInput, Losses, Preprocessing, note
 from zoo.config import to_json
-from zoo.errors import PluginFault, Unfit, ZooError
+from zoo.errors import PluginFault, Unfit, ZooError, place
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
@@ -50,12 +50,19 @@ def recorded(workspace: Workspace, kind: str, part: PartRecord) -> Part:
     """Look up the component that a run was made with; says which plugin it came from."""
     try:
         component = Component(part.name, **part.options)
-        return choose(workspace, kind, component, plugin=part.plugin)
+        found = choose(workspace, kind, component, plugin=part.plugin)
+        if found.entry.plugin != part.plugin:
+            note(
+                f"the run was made with {kind} '{part.name}' of {part.plugin}; it comes from"
+                f" {found.entry.plugin} now"
+            )
+        return found
     except ZooError as error:
-        origin = f"{part.plugin} {part.version}"
-        raise type(error)(
-            f"{error}\nThe run used {kind} '{part.name}' of plugin {origin}."
-        ) from None
+        where, _, name = part.plugin.partition(":")
+        origin = f"plugin {part.plugin} {part.version}"
+        if where == "file":
+            origin = f"plugin {part.plugin}. Type: zoo --plugin {name}.py, and the rest as before"
+        raise type(error)(f"{error}\nThe run used {kind} '{part.name}' of {origin}.") from None
 
 
 def build_dataset(workspace: Workspace, part: Part) -> Dataset:
@@ -111,6 +118,7 @@ def build_objective(workspace: Workspace, part: Part, backbone: nn.Module) -> nn
         raise Unfit(
             f"{part.entry.owner} needs a decoder, and this backbone has none."
             f" Objectives without that need: {', '.join(others) or 'none installed'}."
+            " Without pretraining, type: zoo finetune --backbone NAME"
         )
     with guarded(part.entry, "built"):
         objective: nn.Module = spec.build(part.config, backbone)
@@ -171,10 +179,11 @@ def load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], owner: st
     """Load tensors by name; raises `Unfit` where they are not those of the module."""
     try:
         module.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+    except Exception as error:  # a module may have code of its own for loading
+        lines = str(error).splitlines() or [type(error).__name__]
+        first = lines[min(1, len(lines) - 1)].strip().rstrip(".")
         raise Unfit(
-            f"The weights do not fit {owner}: {first} Was another version of its plugin installed?"
+            f"The weights do not fit {owner}: {first}. Was another version of its plugin installed?"
         ) from None
 
 
@@ -195,6 +204,7 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
         if os.environ.get("ZOO_STRICT") == "1":
             raise
         text = " ".join(str(error).split())
+        text = f"{text.rstrip('.')}{place(error)}"
         raise _fault(entry, f"{type(error).__name__} while it was {deed}: {text}") from error
 
 
@@ -227,4 +237,5 @@ def _check_attributes(entry: Entry, backbone: Any) -> None:
 
 
 def _fault(entry: Entry, problem: str) -> PluginFault:
-    return PluginFault(f"{entry.owner} of plugin {entry.plugin} {entry.version}: {problem}.")
+    origin = f"{entry.owner} of plugin {entry.origin}"
+    return PluginFault(f"{origin}: {problem.rstrip('.')}.")

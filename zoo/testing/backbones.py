@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.api import ImageInput
-from zoo.errors import ZooError
+from zoo.errors import Unfit, ZooError
 from zoo.models import Classifier, Finetuning, Preprocess
 from zoo.pipeline.assembly import Part, build_backbone, call_build, preprocess_for
 from zoo.registry import Entry
 from zoo.testing import modules
 from zoo.testing.modules import raw_bytes, seeded
 from zoo.testing.options import check_choices, check_options
-from zoo.testing.report import ComponentReport, Failure, Rows, Skipped
+from zoo.testing.report import (
+    TRACEBACK,
+    ComponentReport,
+    Failure,
+    Rows,
+    Skipped,
+    described,
+)
 
 CLASSES = 3
 
@@ -46,22 +55,20 @@ def check_backbone(entry: Entry, options: Mapping[str, Any]) -> ComponentReport:
     rows.add("options", lambda: check_options(entry, options))
     part = Part(entry, entry.configure(dict(options)))
     built: list[Built] = []
-    rows.add(
-        "inputs",
-        lambda: _build_all(part, built),
-        "build for every input of the spec, or name in `inputs` only those that go.",
-    )
-    for name, check in (
-        ("encoder output", _encoder_output),
-        ("decoder output", _decoder_output),
-        ("encoder gradients", _encoder_gradients),
-        ("decoder gradients", _decoder_gradients),
-        ("batch-mates", _batch_mates),
-        ("state", _state),
-        ("seeds", _seeds),
-        ("export", _export),
+    passed = {"inputs": rows.add("inputs", lambda: _build_all(part, built))}
+    # What a check needs: one cause shall be one failure.
+    for name, check, needed in (
+        ("encoder output", _encoder_output, "inputs"),
+        ("decoder output", _decoder_output, "encoder output"),
+        ("encoder gradients", _encoder_gradients, "encoder output"),
+        ("decoder gradients", _decoder_gradients, "decoder output"),
+        ("batch-mates", _batch_mates, "encoder output"),
+        ("state", _state, "encoder output"),
+        ("seeds", _seeds, "encoder output"),
+        ("export", _export, "encoder output"),
     ):
-        rows.add(name, lambda check=check: _each(built, check))  # type: ignore[misc]
+        go = functools.partial(_each, built, check) if passed[needed] else _needs(needed)
+        passed[name] = rows.add(name, go)
     smallest = min(entry.spec.inputs, key=lambda input: input.height * input.width, default=None)
     if smallest is not None:
         rows.add(
@@ -84,6 +91,13 @@ def check_backbone(entry: Entry, options: Mapping[str, Any]) -> ComponentReport:
     return ComponentReport("backbone", entry.name, tuple(rows.found), tuple(sizes))
 
 
+def _needs(needed: str) -> Callable[[], str]:
+    def skip() -> str:
+        raise Skipped(f"it needs '{needed}', which failed")
+
+    return skip
+
+
 def _build_all(part: Part, built: list[Built]) -> str:
     inputs = part.entry.spec.inputs
     if not inputs:
@@ -92,12 +106,14 @@ def _build_all(part: Part, built: list[Built]) -> str:
         try:
             backbone = seeded(lambda input=input: call_build(part, input))  # type: ignore[misc]
             preprocess = preprocess_for(input, input, backbone)
+            found = Built(part, input, backbone, preprocess, raw_bytes(input))
         except ZooError as error:
+            partly = "build for every input of the spec, or name in `inputs` only those that go."
+            refused = isinstance(error, Unfit) or built
             raise Failure(
-                f"{input}: {error}",
-                "build for every input of the spec, or name in `inputs` only those that go.",
+                f"on {input}: {error}", partly if refused else "see what it says; " + TRACEBACK
             ) from error
-        built.append(Built(part, input, backbone, preprocess, raw_bytes(input)))
+        built.append(found)
     return ", ".join(str(input) for input in inputs)
 
 
@@ -111,13 +127,33 @@ def _each(built: list[Built], check: Any) -> str:
             figure = check(each)
         except Failure as failure:
             raise Failure(f"on {each.input}: {failure}", failure.change) from failure
+        except ZooError:
+            raise
+        except Exception as error:
+            if os.environ.get("ZOO_STRICT") == "1":
+                raise
+            raise Failure(f"on {each.input}: {described(error)}", TRACEBACK) from error
     return figure
 
 
 @torch.no_grad()
 def _encoder_output(built: Built) -> str:
     built.backbone.eval()
-    codes = built.backbone.encoder(built.inputs)
+    inputs = built.inputs
+    codes = built.backbone.encoder(inputs)
+    try:
+        for count in (1, 3):
+            built.backbone.encoder(inputs[:count])
+    except Exception as error:
+        raise Failure(
+            f"it takes a batch of {len(inputs)}, and not one of {count}: {described(error)}",
+            "take the batch size from the input's shape.",
+        ) from error
+    if not _equal(codes, built.backbone.encoder(inputs)):
+        raise Failure(
+            "in evaluation mode the same batch gives another output each time",
+            "draw random numbers in training alone: `if self.training:`, as nn.Dropout does.",
+        )
     wanted = (len(built.raw), built.backbone.features)
     if not isinstance(codes, Tensor) or tuple(codes.shape) != wanted:
         found = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
@@ -129,6 +165,13 @@ def _encoder_output(built: Built) -> str:
         raise Failure(f"{codes.dtype}, finite: {bool(codes.isfinite().all())}",
                       "return finite float32 from .encoder.")  # fmt: skip
     return f"N × {built.backbone.features}, float32"
+
+
+def _equal(one: Any, two: Any) -> bool:
+    """Compare outputs, where they are tensors; nan is equal to nan."""
+    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
+        return True
+    return torch.allclose(one.float(), two.float(), atol=1e-6, equal_nan=True)
 
 
 @torch.no_grad()

@@ -126,8 +126,8 @@ def check_state(module: nn.Module, fresh: nn.Module, run: Run, batch: Tensor) ->
     data = save({name: tensor.contiguous().clone() for name, tensor in state.items()})
     try:
         fresh.load_state_dict(load(data))
-    except RuntimeError as error:
-        lines = str(error).splitlines()
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
         raise Failure(
             f"a fresh build does not take the state: {lines[min(1, len(lines) - 1)].strip()}",
             "let build make every parameter and buffer at once, of sizes that follow from config"

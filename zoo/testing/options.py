@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zoo.config import Knob, click_option, knobs, make, parse_pairs, to_json
-from zoo.errors import Unfit
+from zoo.errors import DataError, Unfit
 from zoo.registry import Entry
 from zoo.testing.report import Failure, Skipped
+
+RANGE = 16
+"""Whole numbers between bounds that lie closer than this are all built."""
 
 
 def complete(entry: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,14 +53,31 @@ def check_options(entry: Entry, options: Mapping[str, Any]) -> str:
 
 
 def variations(entry: Entry, options: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each choice that the default does not make, with the options that make it."""
+    """Yield each value to build with that the default is not, with the options that make it.
+
+    Choices, switches, None, the lowest of numbers, and every whole number of a small range.
+    """
     config = make(entry.spec.config, options, entry.owner)
     for knob in knobs(entry.spec.config):
-        if knob.kind is bool or knob.kind == "choice":
-            current = getattr(config, knob.name)
-            for value in _samples(knob):
-                if value != current:
-                    yield f"{knob.name}={knob.format(value)}", {**options, knob.name: value}
+        current = getattr(config, knob.name)
+        for value in _worth_building(knob):
+            if value != current:
+                yield f"{knob.name}={knob.format(value)}", {**options, knob.name: value}
+
+
+def _worth_building(knob: Knob) -> list[Any]:
+    if knob.kind is bool or knob.kind == "choice":
+        return list(_samples(knob))
+    optional = [None] if knob.optional else []
+    if knob.kind is str or knob.low is None:
+        return optional
+    low = knob.low
+    if knob.kind == "ints":
+        return [(int(low),), *optional]
+    if knob.kind is float:
+        return [float(low), *optional]
+    few = knob.high is not None and knob.high - low < RANGE
+    return [*range(int(low), int(knob.high or 0) + 1 if few else int(low) + 1), *optional]
 
 
 def check_choices(entry: Entry, options: Mapping[str, Any], build: Any) -> str:
@@ -67,12 +87,13 @@ def check_choices(entry: Entry, options: Mapping[str, Any], build: Any) -> str:
         try:
             build(make(entry.spec.config, varied, entry.owner))
             built += 1
-        except Unfit:  # a choice may not go with the other options; it said so
+        except (Unfit, DataError):  # it may not go with the others, or its files are not at hand
             refused.append(text)
         except Exception as error:
             raise Failure(
-                f"{text}: {type(error).__name__}: {' '.join(str(error).split())}",
-                f"make {text} work, or take it out of the option's choices.",
+                f"{text}: {' '.join(str(error).split())}",
+                f"make {text} work, bound the option more narrowly, or raise Unfit where it does"
+                " not go with the rest.",
             ) from error
     if not built and not refused:
         return "none to make"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, place
 
 State = Literal["ok", "FAILED", "skipped"]
 Verdict = Literal["conforms", "incomplete", "fails"]
@@ -98,11 +98,15 @@ class Report:
     def explain(self) -> str:
         """Say what failed or was not checked, and what to change; empty where all is well."""
         lines = []
+        skipped: dict[tuple[str, str], list[str]] = {}  # those of one reason stand together
         for about, row in self.rows:
-            if row.state != "ok":
-                word = "FAILED" if row.state == "FAILED" else "not checked"
-                lines.append(f"{about}: {row.check} {word}: {row.figure}")
+            if row.state == "FAILED":
+                lines.append(f"{about}: {row.check} FAILED: {row.figure}")
                 lines += [f"  Change: {row.change}"] if row.change else []
+            elif row.state == "skipped":
+                skipped.setdefault((about, row.figure), []).append(row.check)
+        for (about, reason), checks in skipped.items():
+            lines.append(f"{about}: {', '.join(checks)} not checked: {reason}")
         return "\n".join(lines)
 
 
@@ -127,10 +131,17 @@ class Rows:
         except Exception as error:
             if os.environ.get("ZOO_STRICT") == "1":
                 raise
-            row = Row(name, "FAILED", f"{type(error).__name__}: {_line(error)}",
-                      f"{change} ZOO_STRICT=1 shows the traceback.".strip())  # fmt: skip
+            row = Row(name, "FAILED", described(error), TRACEBACK)
         self.found.append(row)
         return row.state == "ok"
+
+
+TRACEBACK = "see that line; ZOO_STRICT=1 shows the whole traceback."
+
+
+def described(error: Exception) -> str:
+    """Say what a component's own code raised, and at which line of it."""
+    return f"{type(error).__name__}: {_line(error).rstrip('.')}{place(error)}"
 
 
 def _line(error: Exception) -> str:

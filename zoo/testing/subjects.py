@@ -37,7 +37,10 @@ def assert_conforms(
     for plugin in registry.plugins if plugins else ():
         if plugin.cause:
             raise AssertionError(f"{plugin.name} does not load: {plugin.cause}")
-    entry = registry.lookup(kind, name)
+    try:
+        entry = registry.lookup(kind, name)
+    except UnknownName as error:
+        raise AssertionError(f"{error} Is the package installed? Type: pip install -e .") from None
     report = _report(registry, [entry], options, None)
     if report.verdict != "conforms":
         raise AssertionError(report.explain())
