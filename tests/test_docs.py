@@ -53,7 +53,7 @@ def test_the_readme_from_pretraining_to_a_prediction(
     Image.effect_noise((40, 30), 80).save(tmp_path / "PICTURE.png")
     typed = commands(README)
     verbs = [next(word for word in command if word in VERBS) for command in typed]
-    assert verbs == ["pretrain", "finetune", "evaluate", "export", "pretrain"]
+    assert verbs == ["pretrain", "finetune", "evaluate", "export", "pretrain", "plugin", "plugin"]
     (tmp_path / "my_backbone.py").write_text(code(README, "# my_backbone.py"))
     for command in typed:
         result = cli(*quick(command))
@@ -73,21 +73,58 @@ def test_the_python_of_the_readme(
     assert Path(path).is_file()
 
 
+def section(text: str, heading: str) -> str:
+    """Return what stands under a heading that begins with these words."""
+    return next(part for part in text.split("\n## ") if part.startswith(heading))
+
+
 def test_the_first_plugin_of_the_docs(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """From one file of at most 25 lines to a proved ONNX file and a prediction."""
     from PIL import Image
 
     Image.effect_noise((40, 30), 80).save(tmp_path / "PICTURE.png")
-    text = code(PLUGINS, "def build(config: NoConfig, input)")
+    assert blocks(PLUGINS, "python")[0] == blocks(section(PLUGINS, "1. "), "python")[0]
+    text = blocks(PLUGINS, "python")[0]
     assert len(text.splitlines()) <= 25
     (tmp_path / "my_backbone.py").write_text(text)
-    typed = commands(PLUGINS)
-    assert len(typed) == 4
+    typed = commands(section(PLUGINS, "1. "))
+    assert [c[2] if c[0] == "--plugin" else c[0] for c in typed] == [
+        "pretrain", "finetune", "evaluate", "export", "validate", "predict"
+    ]  # fmt: skip
     for command in typed:
         result = cli(*quick(command))
         assert result.exit_code == 0, result.stderr
-    refused = cli("--plugin", "my_backbone.py", "pretrain", "mine")
-    assert refused.exit_code == 1
-    assert "needs a decoder" in refused.stderr
+    (checked,) = commands(section(PLUGINS, "2. "))
+    result = cli(*checked, "--quiet")
+    assert result.exit_code == 0, result.stdout
+    assert result.stdout.rstrip().endswith("conforms")
+
+
+def test_the_options_of_the_docs(cli: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "my_backbone.py").write_text(code(PLUGINS, "class MineConfig"))
+    shown, *typed = commands(section(PLUGINS, "3. "))
+    assert "share of the code dropped in training" in cli(*shown).stdout
+    assert len(typed) == 2
+    for command in typed:
+        result = cli(*quick(command))
+        assert result.exit_code == 0, result.stderr
+    wide = cli("--plugin", "my_backbone.py", "pretrain", "mine", "--features", "65")
+    assert wide.exit_code == 1
+    assert "a code of 65 is wider than 1×8×8. Type: --features 64" in wide.stderr
+    assert cli("plugin", "check", "my_backbone.py", "-q").exit_code == 0
+
+
+def test_the_package_of_the_docs(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """What the command writes is what the page lists; tests/test_scaffold.py installs it."""
+    page = section(PLUGINS, "4. ")
+    (new, *others) = commands(page)
+    assert cli(*new).exit_code == 0
+    listed = {line.split()[0] for line in blocks(page, "text")[0].splitlines()}
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert listed == written
+    assert {command[0] for command in others} <= set(VERBS)
+    project = (tmp_path / "zoo-mine" / "pyproject.toml").read_text()
+    assert blocks(page, "toml")[0] in project
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
