@@ -17,7 +17,10 @@ from click.testing import Result as CliResult
 # The models are tiny: one thread is quicker than two. Read when torch is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What the person who runs the tests has set must not reach the commands that are tested.
-REAL_DATA = os.environ.get("ZOO_DATA")
+# xdist's workers get this environment after it was stripped: the folder is kept by another name.
+REAL_DATA = os.environ.get("ZOO_DATA") or os.environ.get("TEST_REAL_DATA")
+if REAL_DATA:
+    os.environ["TEST_REAL_DATA"] = str(Path(REAL_DATA).absolute())
 for name in [name for name in os.environ if name.startswith("ZOO_")]:
     del os.environ[name]
 
