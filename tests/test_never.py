@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "zoo").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 HEAVY = {"torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript", "sklearn"}
-LIGHT = ["api", "hookspecs", "registry", "errors", "config", "cli"]
+LIGHT = ["api", "hookspecs", "registry", "isolation", "errors", "config", "cli"]
 
 
 def names_of(paths: list[Path]) -> list[str]:
@@ -85,8 +85,8 @@ def test_light_modules_import_nothing_heavy_at_module_level(path: Path) -> None:
     assert not [n for n in imports(path, top_level=True) if n.split(".")[0] in HEAVY]
 
 
-@pytest.mark.parametrize("module", ["zoo.api", "zoo.hookspecs", "zoo.registry", "zoo.errors",
-                                    "zoo.config", "zoo.cli.main", "zoo.cli.train",
+@pytest.mark.parametrize("module", ["zoo.api", "zoo.hookspecs", "zoo.registry", "zoo.isolation",
+                                    "zoo.errors", "zoo.config", "zoo.cli.main", "zoo.cli.train",
                                     "zoo.cli.catalogue", "zoo.cli.deploy", "zoo.cli.measure",
                                     "zoo.cli.recipe"])  # fmt: skip
 def test_light_modules_load_nothing_heavy(module: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class ZooError(Exception):
@@ -65,26 +63,6 @@ class ProofError(ZooError):
 
 class TrainingError(ZooError):
     """Training cannot go on: the loss is not finite, or the device is missing."""
-
-
-def place(error: BaseException) -> str:
-    """Return ` (model.py:23)`: the last line of a plugin's own that an error passed, or nothing.
-
-    Lines of zoo and of installed libraries are not the author's.
-    """
-    ours = str(Path(__file__).parent)
-    found = ""
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        foreign = file.startswith(("<", ours)) or "importlib" in file or _LIBRARY.search(file)
-        if not foreign:
-            found = f" ({Path(file).name}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return found
-
-
-_LIBRARY = re.compile(r"[/\\](torch|torchvision|timm|pluggy|dataclasses\.py)([/\\]|$)")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

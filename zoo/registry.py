@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import copy
 import dataclasses
@@ -24,13 +23,12 @@ from zoo.config import knobs, make, to_json
 from zoo.errors import (
     DuplicateName,
     PluginFault,
-    UnknownField,
     UnknownName,
     UsageError,
     did_you_mean,
     listing,
-    place,
 )
+from zoo.isolation import cause_of, check_version, no_way_out, shortened
 
 SPECS: dict[str, type] = {
     "dataset": api.DatasetSpec,
@@ -44,7 +42,6 @@ ENTRY_POINTS = "zoo"
 SLOW = 2.0
 """Seconds from which a plugin's import is told to the user as slow: every command waits for it."""
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
 @dataclasses.dataclass
@@ -120,7 +117,7 @@ class Registry:
             if not path.is_file():
                 raise UsageError(f"Plugin file '{path}' does not exist.")
             plugin = Plugin(name=f"file:{path.stem}", version="-", module=str(path))
-            registry._add(plugin, lambda path=path: _load_file(path))
+            registry._add(plugin, lambda path=path: load_file(path))
         return registry
 
     def lookup(self, kind: str, name: str, *, plugin: str | None = None) -> Entry:
@@ -174,13 +171,13 @@ class Registry:
         try:
             with contextlib.redirect_stdout(sys.stderr), no_way_out():
                 module = load()
-                _check_version(getattr(module, "ZOO_API", None))
+                check_version(getattr(module, "ZOO_API", None))
                 entries = self._register(plugin, module)
         # A plugin that calls sys.exit() while it is imported must not end the command.
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            plugin.cause = _cause(error, module, plugin.module)
+            plugin.cause = cause_of(error, module, plugin.module)
             if os.environ.get("ZOO_STRICT") == "1":
                 # sys.exit() would end the command without a word.
                 if isinstance(error, PluginFault | SystemExit):
@@ -231,7 +228,7 @@ class Registry:
                 continue
             result = impl.function()
             if not isinstance(result, Iterable) or isinstance(result, str | bytes):
-                raise PluginFault(f"{hook}() returned {_short(result)}, not a list of specs")
+                raise PluginFault(f"{hook}() returned {shortened(result)}, not a list of specs")
             for spec in result:
                 _check(spec, kind, hook)
                 yield spec
@@ -290,7 +287,7 @@ def _check_hook_names(manager: pluggy.PluginManager, module: Any) -> None:
 def _check(spec: Any, kind: str, hook: str) -> None:
     wanted: Any = SPECS[kind]
     if not isinstance(spec, wanted):
-        raise PluginFault(f"{hook}() gave {_short(spec)}, not a {wanted.__name__}")
+        raise PluginFault(f"{hook}() gave {shortened(spec)}, not a {wanted.__name__}")
     if not isinstance(spec.name, str) or not NAME.fullmatch(spec.name):
         raise PluginFault(f"{hook}() names a {kind} {spec.name!r}; names are kebab-case: my-{kind}")
     if not isinstance(spec.summary, str):
@@ -352,7 +349,7 @@ def _reraise(error: Exception) -> Any:
     raise PluginFault(f"its installed metadata is damaged: {type(error).__name__}: {error}")
 
 
-def _load_file(path: Path) -> Any:
+def load_file(path: Path) -> Any:
     name = f"zoo_plugin_file_{path.stem}"  # never in the way of an installed module
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -363,98 +360,3 @@ def _load_file(path: Path) -> Any:
         sys.path.append(str(path.parent.absolute()))
     spec.loader.exec_module(module)
     return module
-
-
-@contextlib.contextmanager
-def no_way_out() -> Iterator[None]:
-    """Make `os._exit` a SystemExit in this process meanwhile; a forked child still leaves."""
-    leave, here = os._exit, os.getpid()
-
-    def instead(status: int) -> None:
-        if os.getpid() != here:
-            leave(status)
-        raise SystemExit(status)
-
-    os._exit = instead  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        os._exit = leave
-
-
-def _check_version(wanted: object) -> None:
-    """Raise `PluginFault` where a plugin's `ZOO_API` is one that this zoo cannot serve."""
-    if wanted is None:
-        return
-    version = _VERSION.fullmatch(wanted) if isinstance(wanted, str) else None
-    if version is None:
-        raise PluginFault(
-            f'its ZOO_API is {_short(wanted)}, not a version such as "{api.API_VERSION}"'
-        )
-    major, minor = map(int, version.groups())
-    ours = tuple(map(int, api.API_VERSION.split(".")))
-    if (major, minor) > ours:
-        raise PluginFault(_needs(f"{wanted}"))
-    if major < ours[0]:
-        raise PluginFault(
-            f"it was written for zoo.api {wanted}, and this zoo has {api.API_VERSION}, which took"
-            " something away. Type: pip install --upgrade, for a newer version of the plugin"
-        )
-
-
-def _needs(version: str) -> str:
-    return (
-        f"it needs zoo.api {version}, and this zoo has {api.API_VERSION}."
-        " Type: pip install --upgrade plugzoo"
-    )
-
-
-def _cause(error: BaseException, module: object, source: str) -> str:
-    """Say in one line why a plugin failed; what `zoo.api` lacks is told with the version needed."""
-    if isinstance(error, SystemExit):
-        return f"it ended the interpreter while being loaded (SystemExit: {error.code})"
-    if isinstance(error, PluginFault):
-        return str(error)
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # an error may be too broken to be shown
-        text = ""
-    absent = isinstance(error, ImportError) and error.name == "zoo.api"
-    lacking = absent or isinstance(error, UnknownField)
-    if absent:
-        text = text.partition(" (")[0]  # without the path of api.py
-    elif not lacking:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        text += "" if isinstance(error, SyntaxError | ImportError) else place(error)
-    declared = _declared(source) if module is None else getattr(module, "ZOO_API", None)
-    try:
-        _check_version(declared)
-    except PluginFault as fault:
-        return f"{text}: {fault}"
-    if lacking and declared is None:
-        return f"{text}: misspelt, or {_needs(f'newer than {api.API_VERSION}')}"
-    if lacking:
-        return f"{text}, though the plugin says that {declared} is enough (ZOO_API)"
-    return text
-
-
-def _declared(source: str) -> object:
-    """Read `ZOO_API = "…"` from the text of a module that could not be imported."""
-    try:
-        path = Path(source)
-        if not path.is_file():
-            found = importlib.util.find_spec(source.partition(":")[0])
-            path = Path(str(found.origin if found else None))
-        for node in ast.parse(path.read_bytes()).body:
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-            if any(ast.unparse(target) == "ZOO_API" for target in targets):
-                return getattr(getattr(node, "value", None), "value", None)
-    except Exception:  # a text that cannot be read says nothing
-        return None
-    return None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

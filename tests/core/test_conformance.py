@@ -167,9 +167,9 @@ def test_a_heavy_entry_module_is_caught(text: str, where: str, tmp_path: Path) -
 def test_an_assertion_says_what_to_change(tmp_path: Path) -> None:
     import sys
 
-    from zoo.registry import _load_file
+    from zoo.registry import load_file
 
-    module = _load_file(FAULTY)
+    module = load_file(FAULTY)
     try:
         with pytest.raises(AssertionError) as caught:
             assert_conforms("head", "softmax", plugins=[module])

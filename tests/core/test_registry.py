@@ -230,7 +230,13 @@ def test_a_faulty_plugin_is_left_out_whole_and_says_why(
 
 def test_a_cause_is_one_line() -> None:
     registry = Registry(plugins=[plugin("bad", zoo_heads=halfway)])
-    assert cause_of(registry, "file:bad") == "ValueError: gave up halfway (test_registry.py:117)"
+    found = re.fullmatch(
+        r"ValueError: gave up halfway \(test_registry\.py:(\d+)\)",
+        cause_of(registry, "file:bad") or "",
+    )
+    assert found
+    line = Path(__file__).read_text().splitlines()[int(found[1]) - 1]
+    assert 'raise ValueError("gave up' in line
 
 
 @pytest.mark.parametrize("part", ["dataset", "backbone", "objective", "head"])
@@ -360,11 +366,11 @@ def test_an_unknown_name_may_be_that_of_a_plugin_that_failed() -> None:
     )
     with pytest.raises(UnknownName) as error:
         registry.lookup("head", "quaternion")
-    assert str(error.value) == (
+    assert re.sub(r" \(test_registry\.py:\d+\)$", "", str(error.value)) == (
         "Unknown head 'quaternion'. Installed: mlp.\n"
         "It may belong to a plugin that failed to load; see: zoo plugins\n"
         "  file:bad: zoo_heads() returned None, not a list of specs\n"
-        "  file:worse: RuntimeError: boom (test_registry.py:109)"
+        "  file:worse: RuntimeError: boom"
     )
 
 

@@ -14,11 +14,12 @@ from torch import nn
 
 from zoo.api import Component, Dataset, ImageInput, Losses, Preprocessing, note
 from zoo.config import to_json
-from zoo.errors import PluginFault, Unfit, ZooError, place
+from zoo.errors import PluginFault, Unfit, ZooError
+from zoo.isolation import no_way_out, place
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
-from zoo.registry import Entry, no_way_out
+from zoo.registry import Entry
 
 
 @dataclasses.dataclass(frozen=True)

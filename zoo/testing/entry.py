@@ -22,7 +22,7 @@ LIMIT = 120.0
 _PROBE = """
 import importlib, json, os, sys, time
 from pathlib import Path
-from zoo.registry import Registry, _load_file
+from zoo.registry import Registry, load_file
 
 source, target, heavy = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
 seen, ours = {}, os.path.dirname(sys.modules["zoo"].__file__)
@@ -43,7 +43,7 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 begun = time.perf_counter()
 if source.endswith(".py"):
-    module = _load_file(Path(source))
+    module = load_file(Path(source))
 else:
     name, _, attribute = source.partition(":")
     module = importlib.import_module(name)

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-from zoo.errors import ZooError, place
+from zoo.errors import ZooError
+from zoo.isolation import place
 
 State = Literal["ok", "FAILED", "skipped"]
 Verdict = Literal["conforms", "incomplete", "fails"]
