@@ -7,7 +7,10 @@ def main() -> None:
     """Run the command line; the entry point of the `zoo` script."""
     import sys
 
-    from zoo.cli.main import zoo
+    try:
+        from zoo.cli.main import zoo
+    except KeyboardInterrupt:  # from then on the group itself answers it
+        sys.exit(130)
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
