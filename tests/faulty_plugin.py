@@ -69,6 +69,10 @@ def backbone(fault: str) -> Any:
                     codes = codes + 0 * (values.sum() + vectors.sum())
                 if fault == "fixed-batch":
                     codes = torch.stack([codes[number] for number in range(len(codes))])
+                if fault == "eight-at-a-time":
+                    codes = codes.reshape(8, 6)
+                if fault == "random-answers":
+                    codes = codes + torch.rand_like(codes)
                 if fault == "wide":
                     codes = torch.cat([codes, codes], 1)
                 return codes
@@ -84,6 +88,8 @@ def backbone(fault: str) -> Any:
                 self.decoder = nn.Sequential(nn.Linear(6, size), nn.Unflatten(1, shape))
                 if fault == "stray-parameter":
                     self.token = nn.Parameter(torch.zeros(4))
+                if fault == "indivisible" and 8 % config.heads:
+                    raise ValueError("8 is not divisible by heads")
                 if fault == "two-choices" and config.activation == "swish":
                     raise KeyError("swish")
 
@@ -103,6 +109,8 @@ FAULTY_BACKBONES = (
     "unexportable",
     "fixed-batch",
     "hidden-state",
+    "eight-at-a-time",
+    "random-answers",
     "wide",
 )
 
@@ -110,6 +118,11 @@ FAULTY_BACKBONES = (
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TwoChoices:
     activation: Literal["relu", "swish"] = knob("relu", "one of them does not work")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Indivisible:
+    heads: int = knob(4, "not every number of them works", low=1, high=8)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -139,6 +152,13 @@ def zoo_backbones() -> list[BackboneSpec]:
             summary="",
             build=backbone("two-choices"),
             config=TwoChoices,
+            inputs=INPUTS,
+        ),
+        BackboneSpec(
+            name="indivisible",
+            summary="",
+            build=backbone("indivisible"),
+            config=Indivisible,
             inputs=INPUTS,
         ),
         BackboneSpec(

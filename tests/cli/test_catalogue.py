@@ -232,6 +232,11 @@ def test_strict_ends_the_command_with_the_plugins_error(verb: str, broken: Path)
         invoke("--plugin", broken, verb, ZOO_STRICT="1")
 
 
+def test_a_plugin_file_after_the_verb_is_told_where_it_goes(twin: Path) -> None:
+    message = fail(2, "list", "--plugin", twin)
+    assert "Error: --plugin goes before the verb: zoo --plugin FILE.py VERB" in message
+
+
 def test_a_plugin_file_that_is_not_there_is_a_usage_error() -> None:
     message = fail(2, "--plugin", "absent.py", "list")
     assert message == "Error: Plugin file 'absent.py' does not exist.\n"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -33,6 +33,8 @@ from zoo.api import (
 from zoo.errors import DataError, PluginFault, Unfit, UsageError, ZooError
 from zoo.models import Preprocess
 from zoo.pipeline import Workspace, assembly
+from zoo.progress import Silent, reporting
+from zoo.record import PartRecord
 from zoo.registry import Registry
 
 GREY_8 = ImageInput(channels=1, height=8, width=8)
@@ -517,6 +519,25 @@ def test_weights_that_do_not_fit_say_so() -> None:
     assert message.startswith("The weights do not fit backbone 'mine': size mismatch for ")
     assert message.endswith("Was another version of its plugin installed?")
     assert "\n" not in message
+
+
+def test_a_run_says_that_its_component_comes_from_another_plugin_now(
+    work: Callable[..., Workspace],
+) -> None:
+    class Notes(Silent):
+        told: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            self.told.append(text)
+
+    part = PartRecord("mine", "elsewhere:mine", "1.0", {})
+    with reporting(Notes()):
+        found = assembly.recorded(work(), "backbone", part)
+        assert found.entry.plugin == PLUGIN
+        assembly.recorded(work(), "backbone", PartRecord("mine", PLUGIN, "-", {}))
+    assert Notes.told == [
+        "the run was made with backbone 'mine' of elsewhere:mine; it comes from file:mine now"
+    ]
 
 
 def test_a_run_of_a_component_that_is_gone_names_its_plugin(

@@ -484,6 +484,18 @@ def test_a_plugin_file_is_loaded_after_the_installed_ones(tmp_path: Path) -> Non
     ]
 
 
+def test_a_plugin_file_may_import_what_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "zoo_test_beside.py").write_text("NAME = 'named-beside'\n")
+    path = tmp_path / "main_part.py"
+    path.write_text(GOOD_FILE.replace('"from-file"', "NAME").replace("'from-file'", "NAME"))
+    path.write_text("from zoo_test_beside import NAME\n" + path.read_text())
+    registry = Registry.installed([path])
+    assert registry.lookup("head", "named-beside").plugin == "file:main_part"
+
+
 def test_a_plugin_file_may_hold_a_config_with_postponed_annotations(tmp_path: Path) -> None:
     text = """
 from __future__ import annotations
