@@ -47,6 +47,7 @@ __all__ = [
     "Unfit",
     "ZooError",
     "data_root",
+    "gather",
     "hookimpl",
     "knob",
     "note",
@@ -54,7 +55,7 @@ __all__ = [
     "read_picture",
 ]
 
-API_VERSION = "1.0"
+API_VERSION = "1.1"
 """The version of what a plugin may use. A field or a function more is a new minor version, and
 plugins written before go on working; a major version may take something away.
 
@@ -291,13 +292,46 @@ class TrainConfig:
     """How a module is trained; the fields are options of every training verb."""
 
     epochs: int = knob(10, "passes over the training examples", low=0)
-    batch_size: int = knob(128, "examples a step", low=1)
+    batch_size: int = knob(128, "examples a step, of all processes together", low=1)
+    accumulate: int = knob(1, "batches whose gradients are averaged for one step", low=1)
     optimizer: Literal["sgd", "adam", "adamw"] = knob("adamw", "update rule")
     lr: float = knob(1e-3, "learning rate, the largest one of the schedule", low=0.0)
     momentum: float = knob(0.9, "momentum of sgd", low=0.0, high=1.0)
+    nesterov: bool = knob(False, "look ahead along sgd's momentum (Nesterov)")
     weight_decay: float = knob(0.01, "decay of weights; biases and norms are spared", low=0.0)
     schedule: Literal["constant", "cosine", "one-cycle"] = knob(
         "one-cycle", "learning rate over the run"
+    )
+    warmup: float = knob(
+        0.0,
+        "epochs in which the rate rises first; one-cycle has a warm-up of its own",
+        low=0.0,
+    )
+    clip_norm: float | None = knob(
+        None, "largest norm of a step's gradient, scaled down to it; none: as it is", low=1e-9
+    )
+    ema: float = knob(
+        0.0,
+        "decay of the weights' exponential moving average, which is what is validated and saved;"
+        " 0: no average",
+        low=0.0,
+        high=0.999999,
+    )
+    patience: int | None = knob(
+        None, "epochs without a better validation figure until training stops; none: never", low=1
+    )
+    keep: Literal["last", "best"] = knob(
+        "last", "weights that are saved: the last epoch's, or those best on validation"
+    )
+    shift: int = knob(0, "shift by up to so many pixels, each axis", low=0)
+    flip: bool = knob(False, "mirror half of the examples left to right")
+    rotate: float = knob(0.0, "turn by up to so many degrees", low=0.0, high=180.0)
+    zoom: float = knob(
+        0.0, "change the size by up to this share; 0.1: 0.9 to 1.1", low=0.0, high=0.9
+    )
+    shear: float = knob(0.0, "shear by up to so many degrees", low=0.0, high=80.0)
+    erase: float = knob(
+        0.0, "probability that a random rectangle is filled with noise", low=0.0, high=1.0
     )
     seed: int = knob(0, "seed of initialization, splits, order and noise", low=0, high=2**63 - 1)
     validation: float = knob(
@@ -305,6 +339,30 @@ class TrainConfig:
     )
     threads: int | None = knob(None, "CPU threads; none: as many as torch finds cores", low=1)
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps, …")
+    devices: int = knob(
+        1, "processes, each with a device of that kind and a part of each batch", low=1
+    )
+    strategy: Literal["ddp", "fsdp"] = knob(
+        "ddp", "how several processes hold a model: each has it whole, or a shard of it"
+    )
+    precision: Literal["fp32", "bf16"] = knob(
+        "fp32", "arithmetic of the forward pass; bf16: bfloat16 where torch's autocast allows it"
+    )
+    channels_last: bool = knob(True, "keep the channels of convolutions innermost in memory")
+    compile: bool = knob(False, "compile with torch.compile: a minute first, then faster or not")
+    log: Literal["none", "tensorboard", "mlflow"] = knob(
+        "none", "where each epoch is told beside the run's own metrics.jsonl"
+    )
+    checkpoint_seconds: float | None = knob(
+        30.0,
+        "seconds between checkpoints, never over 2 % of the time; none: no clock",
+        low=0.0,
+    )
+    checkpoint_steps: int | None = knob(
+        None,
+        "steps between checkpoints, never over 2 % of the time; none: not counted",
+        low=1,
+    )
 
 
 @_strict
@@ -316,6 +374,24 @@ class FinetuneConfig:
         None, "labelled examples in all, spread evenly over the classes; none: all", low=1
     )
     freeze: bool = knob(False, "train the head alone, on a fixed encoder (a linear probe)")
+    unfreeze: int | None = knob(
+        None,
+        "epochs after which one more stage of the encoder is trained, from the head down;"
+        " none: all from the start",
+        low=1,
+    )
+    layer_decay: float = knob(
+        1.0, "factor of the learning rate from each stage to the one before it", low=0.0, high=1.0
+    )
+    label_smoothing: float = knob(
+        0.0, "share of each label that is spread over all classes", low=0.0, high=1.0
+    )
+    mixup: float = knob(
+        0.0, "alpha of mixup: pairs of examples and labels are blended; 0: none", low=0.0
+    )
+    cutmix: float = knob(
+        0.0, "alpha of CutMix: a rectangle of another example is pasted in; 0: none", low=0.0
+    )
     loss_on: Literal["logits", "probabilities"] = knob(
         "logits", "what cross entropy is given; probabilities is a known mistake, kept to show it"
     )
@@ -372,6 +448,16 @@ def progress(
     from zoo.progress import current
 
     return current().task(description, total, unit)
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Return the rows of all processes, N x … each, this one's with their gradient.
+
+    For an objective that compares examples with each other: with `--devices 1` it returns `rows`.
+    """
+    from zoo.training.places import current_place
+
+    return current_place().gather(rows)
 
 
 def note(text: str) -> None:

@@ -1,8 +1,9 @@
-"""Examples as resident tensors: seeded splits, label draws and shuffled batches."""
+"""Examples as tensors, resident or memory-mapped: seeded splits, label draws, shuffled batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -63,31 +64,42 @@ def draw_labels(labels: Tensor, wanted: int, classes: int, seed: int) -> Tensor:
     return torch.cat(picked).sort().values
 
 
+Parts = Tensor | Sequence[Tensor]
+"""Examples as one tensor, or as several that are numbered through, none of them copied."""
+
+
 class Batches:
     """Slice examples into batches, in order or shuffled anew each epoch by an own generator.
 
-    Yields tuples: (inputs,) or (inputs, labels), on `device`. A last batch of one example joins
-    the batch before it, since batch statistics of one example do not exist.
+    Yields tuples: (inputs,) or (inputs, labels), on `device`. There all examples live as one tensor
+    where they fit; what does not, or is memory-mapped, stays where it is and only batches travel.
+    A last batch of fewer than `least` examples joins the batch before it, since batch statistics of
+    one example do not exist.
     """
 
     def __init__(
         self,
-        tensors: tuple[Tensor, ...],
+        tensors: Sequence[Parts | Column],
         size: int,
         *,
         indices: Tensor | None = None,
         seed: int | None = None,
         device: torch.device | str = "cpu",
+        least: int = 2,
     ) -> None:
-        self._tensors = tuple(tensor.to(device) for tensor in tensors)
-        self._indices = torch.arange(len(tensors[0])) if indices is None else indices
+        self.device = torch.device(device)
+        self._columns = [
+            each if isinstance(each, Column) else Column(each, self.device) for each in tensors
+        ]
+        self._indices = torch.arange(len(self._columns[0])) if indices is None else indices
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
-        self._device = device
+        self._began = self._now()
         count = len(self._indices)
         starts = list(range(0, count, size))
-        if len(starts) > 1 and count % size == 1:
+        if len(starts) > 1 and 0 < count % size < least:
             starts.pop()
         self._bounds = list(zip(starts, [*starts[1:], count], strict=True))
+        self.sizes = [stop - start for start, stop in self._bounds]
 
     @property
     def examples(self) -> int:
@@ -97,13 +109,87 @@ class Batches:
         return len(self._bounds)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return self.epoch()
+
+    def epoch(self, first: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """Draw an order and yield its batches from number `first` on."""
+        self._began = self._now()
         order = self._indices
         if self._generator is not None:
             order = order[torch.randperm(len(order), generator=self._generator)]
-        order = order.to(self._device)
-        for start, stop in self._bounds:
+        for start, stop in self._bounds[first:]:
             chosen = order[start:stop]
-            yield tuple(tensor[chosen] for tensor in self._tensors)
+            yield tuple(column.take(chosen) for column in self._columns)
+
+    @property
+    def state(self) -> Tensor:
+        """The state of the generator from which the current epoch's order was drawn."""
+        return self._began
+
+    def close(self) -> None:
+        """End an epoch: `state` is that of the next one from here on."""
+        self._began = self._now()
+
+    def restore(self, state: Tensor) -> None:
+        """Let the next epoch be the one that `state` was read in."""
+        if self._generator is not None:
+            self._generator.set_state(state)
+
+    def _now(self) -> Tensor:
+        if self._generator is None:
+            return torch.empty(0, dtype=torch.uint8)
+        return self._generator.get_state()
+
+    def digest(self) -> str:
+        """Digest the order's examples: their number and up to 256 of them, spread evenly."""
+        digest = hashlib.sha256(str(self.examples).encode())
+        step = max(1, -(-self.examples // 256))
+        for column in self._columns:
+            digest.update(column.take(self._indices[::step]).cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class Column:
+    """One tensor, or several that are numbered through, from which rows are taken."""
+
+    def __init__(self, parts: Parts, device: torch.device) -> None:
+        given = [parts] if isinstance(parts, Tensor) else list(parts)
+        self._device = device
+        resident = _fits(given, device)
+        self._parts = [part.to(device) for part in given] if resident else given
+        self._near = resident
+        ends = torch.tensor([len(part) for part in given]).cumsum(0)
+        self._starts = [0, *ends.tolist()]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the rows of these numbers, on the device."""
+        if self._near:
+            return self._take(rows.to(self._device))
+        taken = self._take(rows)
+        if self._device.type == "cuda":
+            taken = taken.pin_memory()
+        return taken.to(self._device, non_blocking=True)
+
+    def _take(self, rows: Tensor) -> Tensor:
+        if len(self._parts) == 1:
+            return torch.index_select(self._parts[0], 0, rows)
+        first = self._parts[0]
+        taken = torch.empty((len(rows), *first.shape[1:]), dtype=first.dtype, device=first.device)
+        for part, start in zip(self._parts, self._starts, strict=False):
+            here = torch.nonzero((rows >= start) & (rows < start + len(part))).flatten()
+            taken[here] = torch.index_select(part, 0, rows[here] - start)
+        return taken
+
+
+def _fits(parts: Sequence[Tensor], device: torch.device) -> bool:
+    """Say whether tensors may live on a device: on a GPU, in half of what is free there."""
+    if device.type != "cuda":
+        return True
+    bytes_ = sum(part.numel() * part.element_size() for part in parts if part.device != device)
+    return bytes_ <= torch.cuda.mem_get_info(device)[0] // 2
 
 
 def checked(

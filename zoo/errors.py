@@ -65,6 +65,14 @@ class TrainingError(ZooError):
     """Training cannot go on: the loss is not finite, or the device is missing."""
 
 
+class NotFinite(TrainingError):
+    """A loss became infinite or no number; `lr` is the learning rate that was given."""
+
+    def __init__(self, message: str, lr: float) -> None:
+        super().__init__(message)
+        self.lr = lr
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -73,6 +73,27 @@ class Preprocess(nn.Module):
         return inputs * self.scale + self.bias
 
 
+def stages(encoder: nn.Module) -> list[nn.Module]:
+    """Return an encoder's stages from the input on: parts with weights that follow each other.
+
+    They are the children of the first module within that has several with weights, in the order in
+    which they were registered; a list of like blocks counts block by block. Weights that lie beside
+    them, as a class token does, belong to the first.
+    """
+    children = [child for child in encoder.children() if any(True for _ in child.parameters())]
+    if len(children) == 1 and not list(encoder.parameters(recurse=False)):
+        return stages(children[0])
+    if len(children) < 2:
+        return [encoder]
+    found: list[nn.Module] = []
+    for child in children:
+        blocks = list(child.children())
+        listed = isinstance(child, nn.Sequential | nn.ModuleList) and len(blocks) > 1
+        alike = listed and len({type(block) for block in blocks}) == 1
+        found += blocks if alike else [child]
+    return found
+
+
 class Classifier(nn.Module):
     """Raw bytes, uint8 N x C x H x W -> logits, N x classes.
 
@@ -86,14 +107,37 @@ class Classifier(nn.Module):
         self.preprocess = preprocess
         self.encoder = encoder
         self.head = head
-        self.frozen = frozen
+        self._frozen: list[nn.Module] = []
         if frozen:
-            encoder.requires_grad_(False)
+            self.freeze(len(stages(encoder)))
+
+    def freeze(self, count: int) -> None:
+        """Keep the encoder's first `count` stages as they are; train the others."""
+        parts = stages(self.encoder)
+        whole = count >= len(parts)
+        self._frozen = [self.encoder] if whole else parts[:count]
+        self.encoder.requires_grad_(not count)  # what lies beside the stages goes with the first
+        for part in [] if whole else parts[count:]:
+            part.requires_grad_(True)
+        self.train(self.training)
+
+    def rates(self, decay: float) -> dict[str, float]:
+        """Return factors of the learning rate by parameter name, seen from this module.
+
+        The head has 1, each stage of the encoder `decay` times that of the one after it (layer-wise
+        decay, arXiv 2106.08254).
+        """
+        parts = stages(self.encoder)
+        stage = {id(p): at for at, part in enumerate(parts) for p in part.parameters()}
+        return {
+            f"encoder.{name}": decay ** (len(parts) - stage.get(id(parameter), 0))
+            for name, parameter in self.encoder.named_parameters()
+        }
 
     def train(self, mode: bool = True) -> Classifier:
         super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
+        for part in self._frozen:
+            part.eval()
         return self
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -118,20 +162,27 @@ class Pretraining(nn.Module):
 class Finetuning(nn.Module):
     """What finetuning fits: raw bytes and labels -> cross entropy, and the accuracy as a part.
 
+    Labels are int64 N, or float32 N x classes that sum to 1; the accuracy is that of the heaviest.
+    `smoothing` spreads a share of each label over all classes in training (arXiv 1512.00567).
     `on_probabilities` takes cross entropy of softmax outputs: the tutorial's mistake, since
     cross entropy applies a softmax of its own.
     """
 
-    def __init__(self, classifier: Classifier, *, on_probabilities: bool = False) -> None:
+    def __init__(
+        self, classifier: Classifier, *, smoothing: float = 0.0, on_probabilities: bool = False
+    ) -> None:
         super().__init__()
         self.classifier = classifier
+        self.smoothing = smoothing
         self.on_probabilities = on_probabilities
 
     def forward(self, raw: Tensor, labels: Tensor) -> Losses:
         logits = self.classifier(raw)
         scores = logits.softmax(1) if self.on_probabilities else logits
-        hits = (logits.argmax(1) == labels).float().mean()
-        return Losses(F.cross_entropy(scores, labels), accuracy=hits)
+        smoothing = self.smoothing if self.training else 0.0
+        truth = labels if labels.ndim == 1 else labels.argmax(1)
+        hits = (logits.argmax(1) == truth).float().mean()
+        return Losses(F.cross_entropy(scores, labels, label_smoothing=smoothing), accuracy=hits)
 
 
 def _a_channel(values: tuple[float, ...], target: ImageInput) -> Tensor:

@@ -30,8 +30,10 @@ class Reporter(Protocol):
     def note(self, text: str) -> None: ...
 
     def task(
-        self, description: str, total: int | None, unit: str
-    ) -> AbstractContextManager[Task]: ...
+        self, description: str, total: int | None, unit: str, done: int = 0
+    ) -> AbstractContextManager[Task]:
+        """Begin a task, so much of which was done before: the rate leaves that out."""
+        ...
 
 
 class _SilentTask:
@@ -49,16 +51,22 @@ class Silent:
         pass
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
+    def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
         yield _SilentTask()
 
 
 class _PlainTask:
     def __init__(
-        self, stream: TextIO, description: str, total: int | None, unit: str, every: float
+        self,
+        stream: TextIO,
+        description: str,
+        total: int | None,
+        unit: str,
+        every: float,
+        done: int,
     ) -> None:
         self._stream, self._description, self._unit, self._every = stream, description, unit, every
-        self._total = total
+        self._total, self._before = total, done
         self._started = self._shown = time.monotonic()
         self._last = ""
 
@@ -68,7 +76,7 @@ class _PlainTask:
     def update(self, completed: int, total: int | None = None, text: str = "") -> None:
         total = self._total = self._total if total is None else total
         elapsed = time.monotonic() - self._started
-        rate = completed / elapsed if elapsed > 0 else 0.0
+        rate = (completed - self._before) / elapsed if elapsed > 0 else 0.0
         left = f", {_clock(max(0, total - completed) / rate)} left" if total and rate else ""
         share = f" {completed / total:4.0%}" if total else ""
         line = f"{self._description}{share}  {text}  {rate:,.0f} {self._unit}/s{left}"
@@ -97,15 +105,15 @@ class Plain:
         print(text, file=self._stream, flush=True)
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
-        task = _PlainTask(self._stream, description, total, unit, self._every)
+    def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
+        task = _PlainTask(self._stream, description, total, unit, self._every, done)
         yield task
         task.close()
 
 
 class _LiveTask:
-    def __init__(self, bar: object, handle: object, unit: str) -> None:
-        self._bar, self._handle, self._unit = bar, handle, unit
+    def __init__(self, bar: object, handle: object, unit: str, done: int) -> None:
+        self._bar, self._handle, self._unit, self._before = bar, handle, unit, done
         self._started = time.monotonic()
         self._shown = 0.0
 
@@ -114,7 +122,7 @@ class _LiveTask:
 
     def update(self, completed: int, total: int | None = None, text: str = "") -> None:
         self._shown = time.monotonic()
-        rate = completed / max(1e-9, self._shown - self._started)
+        rate = (completed - self._before) / max(1e-9, self._shown - self._started)
         shown = f"{text}  {rate:,.0f} {self._unit}/s"
         self._bar.update(self._handle, completed=completed, total=total, text=shown)  # type: ignore[attr-defined]
 
@@ -132,7 +140,7 @@ class Live:
         self._console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
-    def task(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
+    def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
         from rich.progress import (
             BarColumn,
             Progress,
@@ -157,8 +165,8 @@ class Live:
             ),
         ]
         with Progress(*columns, console=self._console, refresh_per_second=5, expand=True) as bar:
-            handle = bar.add_task(description, total=total, text="")
-            yield _LiveTask(bar, handle, unit)
+            handle = bar.add_task(description, total=total, completed=done, text="")
+            yield _LiveTask(bar, handle, unit, done)
 
 
 _current: ContextVar[Reporter | None] = ContextVar("zoo_reporter", default=None)

@@ -28,10 +28,11 @@ class PartRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Parent:
-    """The pretraining that a finetuning started from."""
+    """The pretraining that a finetuning started from, and where it lay."""
 
     run: str
     weights_sha256: str
+    folder: str = ""
 
 
 @dataclasses.dataclass

@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from filelock import FileLock, Timeout
 from zoo.api import ImageInput
 from zoo.errors import RunError, did_you_mean
 from zoo.folders import write_atomic
-from zoo.progress import current
 from zoo.record import DEEDS, Record, from_json
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class Run:
 
     folder: Path
     record: Record
+    earlier: float = dataclasses.field(default=0.0, compare=False)
+    """Seconds that it took before it was resumed."""
+    fresh: bool = dataclasses.field(default=False, compare=False)
+    """Whether it was made a moment ago, and nobody has worked on it."""
+    main: bool = dataclasses.field(default=True, compare=False)
+    """Whether this process writes it; others that train it with this one do not."""
 
     @property
     def name(self) -> str:
@@ -70,12 +76,28 @@ class Run:
         return self.folder / "model.onnx"
 
     def save(self) -> None:
+        if not self.main:
+            return
         text = json.dumps(dataclasses.asdict(self.record), indent=2, ensure_ascii=False)
         write_atomic(self.folder / "run.json", text.encode())
 
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of what an exact resume needs; gone when the run is finished."""
+        return self.folder / "checkpoint"
+
     def append_metrics(self, line: Mapping[str, Any]) -> None:
+        if not self.main:
+            return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def write_metrics(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write the epochs anew, a torn line or those after a checkpoint left out."""
+        if not self.main:
+            return
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomic(self.folder / "metrics.jsonl", text.encode())
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read the epochs written so far; a torn last line is left out."""
@@ -113,7 +135,8 @@ class Run:
 
         # Clones: safetensors refuses tensors that share memory, as tied weights do.
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
-        write_atomic(self.folder / "weights.safetensors", data)
+        if self.main:
+            write_atomic(self.folder / "weights.safetensors", data)
         self.record.weights_sha256 = hashlib.sha256(data).hexdigest()
 
     def load_weights(self) -> dict[str, Tensor]:
@@ -141,23 +164,58 @@ class Run:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep the status true while a run is made: finished, failed, interrupted, or dead."""
+        """Keep the status true while a run is made: finished, failed, interrupted, or dead.
+
+        Raises `RunError` where another process is making it. What a killed process left
+        half-written is removed.
+        """
         started = time.perf_counter()
-        with FileLock(self.folder / ".lock"):
+        self.earlier = self.record.seconds or 0.0
+        if not self.main:
+            yield
+            return
+        with self._locked():
+            self._open()
             try:
                 yield
             except BaseException as error:
                 interrupted = isinstance(error, KeyboardInterrupt)
-                if interrupted:
-                    current().note(f"stopped after {len(self.metrics())} epochs: {self.folder}")
                 self.record.status = "interrupted" if interrupted else "failed"
                 self.record.error = None if interrupted else f"{type(error).__name__}: {error}"
-                self.record.seconds = round(time.perf_counter() - started, 3)
-                with contextlib.suppress(OSError):  # the disk may be what failed
-                    self.save()
+                self._close(started)
                 raise
             self.record.status = "finished"
-            self.record.seconds = round(time.perf_counter() - started, 3)
+            self.record.error = None
+            self.record.seconds = round(self.earlier + time.perf_counter() - started, 3)
+            self.save()
+            shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.folder / ".lock", timeout=5)  # `state` holds it for a moment, too
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(f"Run '{self.name}' is being made by another process.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _open(self) -> None:
+        if self.fresh:
+            self.fresh = False
+            return
+        if load(self.folder).record.status == "finished":
+            raise RunError(f"Run '{self.name}' was finished meanwhile. See: zoo runs")
+        for partial in self.folder.rglob(".*.partial"):
+            partial.unlink(missing_ok=True)
+        self.record.status, self.record.process = "running", _process()
+        self.save()
+
+    def _close(self, started: float) -> None:
+        self.record.seconds = round(self.earlier + time.perf_counter() - started, 3)
+        with contextlib.suppress(OSError):  # the disk may be what failed
             self.save()
 
 
@@ -174,8 +232,8 @@ def create(root: Path, record: Record) -> Run:
         except FileExistsError:
             continue
     record.run, record.created, record.status = name, _now(), "running"
-    record.process = {"pid": os.getpid(), "host": socket.gethostname()}
-    run = Run(root / name, record)
+    record.process = _process()
+    run = Run(root / name, record, fresh=True)
     try:
         run.save()
     except BaseException:
@@ -241,6 +299,10 @@ def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run
             " See: zoo runs"
         )
     return run
+
+
+def _process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 def _alive(process: Mapping[str, Any]) -> bool:

@@ -379,9 +379,10 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, moment: str) -> None:
     assert (128 - code if code < 0 else code) == 130, stderr
     assert "Traceback" not in stderr
     assert stdout == ""
-    assert stderr.splitlines()[-1] == "Interrupted."
     run = load(next((tmp_path / "runs").iterdir()))
     assert run.state == "interrupted"
+    following = f"Go on with: zoo resume {run.folder.relative_to(tmp_path)}"
+    assert stderr.splitlines()[-2:] == ["Interrupted.", following]
     assert str(run.folder.relative_to(tmp_path)) in stderr
     assert not list(run.folder.glob("*.partial"))
 

@@ -542,7 +542,7 @@ PRETRAIN, FINETUNE = ("pretrain", "mlp"), ("finetune",)
         ((*PRETRAIN, "--activation", ""), ["relu", "gelu", "tanh"]),
         ((*PRETRAIN, "--widths", ""), []),
         ((*PRETRAIN, "--sched"), ["--schedule"]),
-        ((*PRETRAIN, "--no-n"), ["--no-norm"]),
+        ((*PRETRAIN, "--no-nor"), ["--no-norm"]),
         ((*FINETUNE, "--head", "lin"), ["linear"]),
         ((*FINETUNE, "--backbone", ""), REGISTRY.names("backbone")),
         ((*FINETUNE, "--loss-on", "p"), ["probabilities"]),

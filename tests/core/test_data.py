@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zoo.api import Examples
-from zoo.data import Batches, checked, draw_labels, holdout
+from zoo.data import Batches, Column, checked, draw_labels, holdout
 from zoo.errors import BadOption, DataError, Unfit
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -244,6 +246,209 @@ def test_indices_choose_the_examples(seed: int | None) -> None:
     assert batches.examples == 5
     if seed is None:
         assert found == [70, 20, 90, 40, 50]
+
+
+@given(
+    count=st.integers(1, 40),
+    size=st.integers(1, 12),
+    least=st.integers(1, 5),
+)
+def test_a_last_batch_of_too_few_joins_the_one_before(count: int, size: int, least: int) -> None:
+    """Cut one by one, and mended at the end: another way to the same batches."""
+    wanted = [list(range(count))[start : start + size] for start in range(0, count, size)]
+    if len(wanted) > 1 and len(wanted[-1]) < min(least, size):
+        wanted[-2:] = [wanted[-2] + wanted[-1]]
+    batches = Batches((torch.arange(count),), size, least=least)
+    assert inputs_of(batches) == wanted
+    assert batches.sizes == [len(batch) for batch in wanted]
+    assert len(batches) == len(wanted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 47])
+def test_the_order_is_that_of_the_indices_shuffled_by_the_seed(count: int) -> None:
+    indices = torch.arange(100, 100 + count).flip(0)
+    batches = Batches((torch.arange(200) * 3,), 4, indices=indices, seed=11)
+    generator = torch.Generator().manual_seed(11)
+    for _ in range(3):
+        order = indices[torch.randperm(count, generator=generator)]
+        assert [i for batch in inputs_of(batches) for i in batch] == (order * 3).tolist()
+
+
+@st.composite
+def parts_of(draw: st.DrawFn) -> tuple[list[Tensor], Tensor]:
+    """Tensors of one shape but for their lengths, some of them empty; rows of all, in any order."""
+    lengths = draw(st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(sum))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 9)))
+    parts = [
+        torch.randint(0, 256, (length, 2, 3), dtype=torch.uint8, generator=generator)
+        for length in lengths
+    ]
+    rows = draw(st.lists(st.integers(0, sum(lengths) - 1), min_size=1, max_size=30))
+    return parts, torch.tensor(rows)
+
+
+@given(case=parts_of())
+def test_rows_of_several_tensors_are_those_of_one(case: tuple[list[Tensor], Tensor]) -> None:
+    parts, rows = case
+    column, whole = Column(parts, torch.device("cpu")), torch.cat(parts)
+    assert len(column) == len(whole)
+    found = column.take(rows)
+    assert torch.equal(found, whole[rows])
+    assert found.dtype == torch.uint8
+
+
+@given(case=parts_of(), size=st.integers(1, 6), seed=st.one_of(st.none(), st.integers(0, 9)))
+@settings(max_examples=40)
+def test_batches_of_several_tensors_are_those_of_one(
+    case: tuple[list[Tensor], Tensor], size: int, seed: int | None
+) -> None:
+    parts, indices = case
+    ours = Batches((parts,), size, indices=indices, seed=seed)
+    theirs = Batches((torch.cat(parts),), size, indices=indices, seed=seed)
+    for _ in range(2):
+        pairs = zip(ours, theirs, strict=True)
+        assert all(torch.equal(mine, other) for (mine,), (other,) in pairs)
+    assert ours.digest() == theirs.digest()
+
+
+def test_a_memory_mapped_tensor_gives_the_batches_of_a_resident_one(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8, generator=generator)
+    path = tmp_path / "inputs"
+    path.write_bytes(inputs.numpy().tobytes())
+    mapped = torch.from_file(str(path), size=inputs.numel(), dtype=torch.uint8)
+    mapped = mapped.view(inputs.shape)
+    near, far = Batches((inputs,), 8, seed=1), Batches((mapped,), 8, seed=1)
+    for (found,), (wanted,) in zip(far, near, strict=True):
+        assert torch.equal(found, wanted)
+    assert near.digest() == far.digest()
+    half = Batches(((mapped[:20], inputs[20:]),), 8, seed=1)
+    assert half.digest() == near.digest()
+
+
+def test_examples_are_not_copied() -> None:
+    """Neither whole, nor joined, nor where training and validation share them."""
+    first, second = torch.zeros(6, 2), torch.ones(4, 2)
+    for parts in (first, (first, second)):
+        column = Column(parts, torch.device("cpu"))
+        batches, held = Batches((column,), 4, seed=0), Batches((column,), 4)
+        given = [parts] if isinstance(parts, Tensor) else list(parts)
+        for each in (batches, held):
+            places = [part.data_ptr() for part in each._columns[0]._parts]
+            assert places == [part.data_ptr() for part in given]
+    # What is seen through the batches is what is in memory now.
+    batches = Batches(((first, second),), 10)
+    first[0] = 7
+    assert next(iter(batches))[0][0].tolist() == [7, 7]
+
+
+# --- an epoch that is taken up again --------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+@pytest.mark.parametrize("count", [8, 21])
+def test_an_epoch_goes_on_from_any_batch(count: int, seed: int | None) -> None:
+    def fresh() -> Batches:
+        return Batches((torch.arange(count),), 4, seed=seed)
+
+    batches = fresh()
+    wanted = [inputs_of(batches) for _ in range(3)]
+    for first in range(len(batches) + 1):
+        later = fresh()
+        found = [[b[0].tolist() for b in later.epoch(first)] for _ in range(3)]
+        assert found == [
+            epoch[first:] for epoch in wanted
+        ]  # and the next epochs stay what they are
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_a_state_is_that_of_the_epoch_under_way(seed: int | None) -> None:
+    """At its start, within it, at its end, and after it was closed: then it is the next one's."""
+    batches = Batches((torch.arange(21),), 4, seed=seed)
+    first = inputs_of(batches)
+    batches.close()
+    states: list[tuple[Tensor, int]] = [(batches.state.clone(), 0)]
+    second = []
+    for number, batch in enumerate(batches, 1):
+        second.append(batch[0].tolist())
+        states.append((batches.state.clone(), number))
+    states.append((batches.state.clone(), len(batches)))
+    batches.close()
+    after = batches.state.clone()
+    third = inputs_of(batches)
+    assert (first != second != third) == (seed is not None)
+    for state, position in states:
+        again = Batches((torch.arange(21),), 4, seed=seed)
+        list(again)  # wherever its generator is
+        again.restore(state)
+        assert [b[0].tolist() for b in again.epoch(position)] == second[position:]
+        again.close()
+        assert torch.equal(again.state, after)
+        assert inputs_of(again) == third
+
+
+def test_a_state_is_read_and_not_shared() -> None:
+    batches = Batches((torch.arange(21),), 4, seed=0)
+    before = batches.state.clone()
+    kept = batches.state
+    inputs_of(batches)
+    batches.close()
+    assert torch.equal(kept, before)
+    assert not torch.equal(batches.state, before)
+
+
+# --- a digest of the examples ---------------------------------------------------------------
+
+
+def test_a_digest_is_of_content_order_and_number() -> None:
+    def digest(inputs: Tensor, labels: Tensor, indices: Tensor | None = None) -> str:
+        return Batches((inputs, labels), 4, indices=indices, seed=0).digest()
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(0, 256, (300, 5), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(300) % 7
+    base = digest(inputs, labels)
+    assert digest(inputs.clone(), labels.clone()) == base
+    assert digest(inputs, labels, torch.arange(300)) == base
+    others = {
+        digest(inputs + 1, labels),
+        digest(inputs, labels + 1),
+        digest(inputs.flip(0), labels),
+        digest(inputs, labels, torch.arange(300).flip(0)),
+        digest(inputs[:299], labels[:299]),
+        digest(inputs, labels, torch.arange(299)),
+    }
+    assert len(others | {base}) == 6  # the last two are the same examples, shortened two ways
+    # As many zeros from every second of twice as many: their number alone differs.
+    zeros = torch.zeros(512, dtype=torch.uint8)
+    assert Batches((zeros,), 4).digest() != Batches((zeros[:256],), 4).digest()
+    # Neither the epoch nor the order it draws is part of it.
+    batches = Batches((inputs, labels), 4, seed=0)
+    list(batches)
+    assert batches.digest() == base
+    assert Batches((inputs, labels), 9, seed=3).digest() == base
+
+
+@pytest.mark.parametrize("count", [1, 5, 255, 256])
+def test_up_to_256_examples_each_one_counts(count: int) -> None:
+    inputs = torch.zeros(count, 2, dtype=torch.uint8)
+    seen = {Batches((inputs,), 4).digest()}
+    for row in range(count):
+        changed = inputs.clone()
+        changed[row, 1] = 1
+        seen.add(Batches((changed,), 4).digest())
+    assert len(seen) == count + 1
+
+
+@pytest.mark.parametrize("count", [257, 511, 512, 1000, 70_000])
+def test_beyond_256_examples_are_digested_all_over(count: int) -> None:
+    """A change to a 128th of them in a row is seen, wherever it is."""
+    inputs = torch.zeros(count, dtype=torch.uint8)
+    base, length = Batches((inputs,), 4).digest(), -(-count // 128)
+    for start in (0, count // 3, count - length):
+        changed = inputs.clone()
+        changed[start : start + length] = 1
+        assert Batches((changed,), 4).digest() != base
 
 
 # --- checked --------------------------------------------------------------------------------

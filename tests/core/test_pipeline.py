@@ -40,10 +40,10 @@ class Notes:
     def note(self, text: str) -> None:
         self.lines.append(text)
 
-    def task(self, description: str, total: int | None, unit: str) -> Any:
+    def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Any:
         from zoo.progress import Silent
 
-        return Silent().task(description, total, unit)
+        return Silent().task(description, total, unit, done)
 
 
 def colour_plugin(count: int = 40, **splits: Any) -> ModuleType:

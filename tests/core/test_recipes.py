@@ -144,8 +144,15 @@ def test_the_key_holds_whatever_decides_the_result(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "epochs": 11, "batch_size": 3, "optimizer": "sgd", "lr": 0.5, "momentum": 0.5,
         "weight_decay": 0.5, "schedule": "cosine", "seed": 7, "validation": 0.5, "threads": 1,
+        "accumulate": 2, "nesterov": True, "warmup": 1.0, "clip_norm": 1.0, "ema": 0.9,
+        "patience": 3, "keep": "best", "shift": 1, "flip": True, "rotate": 5.0, "zoom": 0.1,
+        "shear": 5.0, "erase": 0.5, "precision": "bf16", "channels_last": False, "compile": True,
+        "devices": 2,
     }  # fmt: skip
-    assert {*changes, "device"} == {field.name for field in dataclasses.fields(TrainConfig)}
+    harmless = {"checkpoint_seconds": None, "checkpoint_steps": 7, "log": "tensorboard"}
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert {*changes, *harmless, "device", "strategy"} == known
+    assert maker._key(parts, dataclasses.replace(training, **harmless)) == keys[0]
     for name, value in changes.items():
         keys.append(maker._key(parts, dataclasses.replace(training, **{name: value})))
     assert len(set(keys)) == len(keys)

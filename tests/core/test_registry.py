@@ -707,7 +707,8 @@ def test_a_built_in_component_is_attributed_and_summed_up(entry: Entry) -> None:
 
 def required_options(entry: Entry) -> dict[str, Any]:
     """Return some allowed value of each option that has no default."""
-    samples: dict[Any, Any] = {int: 1, float: 1.0, bool: True, str: "x", "ints": (1,)}
+    # A path, for a text may be one and is recorded whole.
+    samples: dict[Any, Any] = {int: 1, float: 1.0, bool: True, str: "/x", "ints": (1,)}
     return {
         option.name: option.choices[0] if option.choices else samples[option.kind]
         for option in knobs(entry.spec.config)

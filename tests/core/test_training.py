@@ -18,6 +18,7 @@ from zoo.data import Batches
 from zoo.errors import TrainingError, UsageError
 from zoo.pipeline import Workspace
 from zoo.training import (
+    Checkpoints,
     Epoch,
     cpu_threads,
     evaluate_losses,
@@ -93,6 +94,8 @@ class BySgd:
         before = self.velocity.get(number)
         speed = gradient if before is None else self.config.momentum * before + gradient
         self.velocity[number] = speed.clone()
+        if self.config.nesterov:  # where momentum alone would have it next
+            speed = gradient + self.config.momentum * speed
         parameter -= lr * speed
 
 
@@ -193,9 +196,11 @@ def test_fit_is_the_loop_written_by_hand(
         assert epoch.lr == pytest.approx(last, rel=1e-6)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_momentum_is_the_configs(momentum: float) -> None:
-    config = change(CONFIG, momentum=momentum)
+@pytest.mark.parametrize(
+    ("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.5, True), (0.9, True)]
+)
+def test_momentum_is_the_configs(momentum: float, nesterov: bool) -> None:
+    config = change(CONFIG, momentum=momentum, nesterov=nesterov, weight_decay=0.1)
     ours, theirs = made(), made()
     fit(ours, shuffled(), config)
     by_hand(theirs, shuffled(), config)
@@ -318,6 +323,38 @@ def test_evaluation_builds_no_gradient() -> None:
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
+def test_augmentation_changes_what_is_trained_on_alone() -> None:
+    """By draws of its own: the config's seed gives them, and neither order nor noise moves."""
+    drawn: list[list[float]] = []
+
+    def augment(batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+        drawn.append(torch.rand(len(batch[0]), generator=generator).tolist())
+        return batch
+
+    def trained(**options: object) -> tuple[bytes, list[list[float]]]:
+        module = made(dropout=0.3, noise=0.1)
+        seed_everything(3)
+        drawn.clear()
+        fit(
+            module,
+            shuffled(),
+            change(CONFIG, seed=8),
+            validation=Batches(examples(20), 7),
+            **options,
+        )  # type: ignore[arg-type]
+        return bytes_of(module), [*drawn]
+
+    plain, none = trained()
+    augmented, draws = trained(augment=augment)
+    assert augmented == plain
+    assert none == []
+    generator = torch.Generator().manual_seed(8)
+    sizes = [16, 16, 16, 2] * 3  # and none of validation
+    assert draws == [torch.rand(size, generator=generator).tolist() for size in sizes]
+    changed, _ = trained(augment=lambda batch, generator: (batch[0] * 0, batch[1]))
+    assert changed != plain
+
+
 # --- what is refused, and what is left alone ------------------------------------------------
 
 
@@ -359,7 +396,7 @@ def test_a_loss_that_is_not_finite_ends_training(value: float, epoch: int) -> No
 
 
 def test_a_rate_far_too_large_ends_training() -> None:
-    with pytest.raises(TrainingError, match=r"The loss is (inf|nan) in epoch \d"):
+    with pytest.raises(TrainingError, match=r"The loss is (inf|nan) at step \d+, in epoch \d"):
         fit(made(), shuffled(), change(CONFIG, lr=1e30))
 
 
@@ -400,6 +437,216 @@ def test_nothing_left_to_train() -> None:
     with pytest.raises(TrainingError) as caught:
         fit(module, shuffled(), CONFIG)
     assert str(caught.value) == "Nothing is left to train: every parameter is frozen."
+
+
+# --- a loss that is no number, step by step --------------------------------------------------
+
+
+class FailsAt(Regression):
+    """Its loss is no number in one call in training; its weights may be none before that."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self.left = call
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Losses:
+        losses = super().forward(inputs, targets)
+        self.left -= self.training
+        return losses if self.left else Losses(losses.total * math.nan)
+
+
+@pytest.mark.parametrize(
+    ("call", "accumulate", "step", "epoch"),
+    [(1, 1, 1, 1), (3, 1, 3, 1), (4, 1, 4, 1), (5, 1, 5, 2), (12, 1, 12, 3),
+     (3, 2, 2, 1), (4, 2, 2, 1), (5, 2, 3, 2), (4, 3, 2, 1)],
+)  # fmt: skip
+def test_the_step_and_the_epoch_of_a_loss_that_is_no_number(
+    call: int, accumulate: int, step: int, epoch: int
+) -> None:
+    """Four batches an epoch; with two or three a step they are two steps."""
+    told: list[Epoch] = []
+    torch.manual_seed(0)
+    with pytest.raises(TrainingError) as caught:
+        fit(
+            FailsAt(call),
+            shuffled(),
+            change(CONFIG, lr=0.001, accumulate=accumulate),
+            on_epoch=told.append,
+        )
+    assert str(caught.value) == (
+        f"The loss is nan at step {step}, in epoch {epoch}. Type a smaller --lr than 0.001."
+    )
+    assert len(told) == epoch - 1
+
+
+def test_a_part_that_is_no_number_is_named() -> None:
+    class Part(Regression):
+        def forward(self, inputs: Tensor, targets: Tensor) -> Losses:
+            losses = super().forward(inputs, targets)
+            return Losses(losses.total, ratio=losses.total / 0)
+
+    torch.manual_seed(0)
+    with pytest.raises(TrainingError) as caught:
+        fit(Part(), shuffled(), CONFIG)
+    assert str(caught.value) == (
+        "The loss part 'ratio' is inf at step 4, in epoch 1. Type a smaller --lr than 0.05."
+    )
+
+
+class EveryStep(Checkpoints):
+    """A checkpoint after each step, whatever it costs."""
+
+    def due(self, step: int) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("call", [1, 2, 7, 11])
+def test_checkpoints_are_of_before_the_loss_was_no_number(call: int, tmp_path: Path) -> None:
+    """What is kept is what a run has that ended one step earlier."""
+    module = FailsAt(call)
+    module.load_state_dict(made().state_dict())
+    checkpoints = EveryStep(tmp_path / "checkpoint")
+    with pytest.raises(TrainingError) as caught:
+        fit(module, shuffled(), CONFIG, checkpoints=checkpoints)
+    good = f" The last good checkpoint is that of step {call - 1}." if call > 1 else ""
+    assert str(caught.value).endswith(f" Type a smaller --lr than 0.05.{good}")
+    found = Checkpoints(tmp_path / "checkpoint").newest()
+    assert (found is None) == (call == 1)
+    if found:
+        assert found[1]["step"] == call - 1
+        assert all(torch.isfinite(t).all() for t in found[0].values() if t.is_floating_point())
+
+
+def test_weights_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    """A step may break what no loss has shown yet."""
+
+    class Breaks(Regression):
+        def forward(self, inputs: Tensor, targets: Tensor) -> Losses:
+            weight = self.net[4].weight
+            if self.training and checkpoints.last_step() == 5:
+                weight.register_hook(lambda gradient: gradient * math.inf)
+            return super().forward(inputs, targets)
+
+    torch.manual_seed(0)
+    checkpoints = EveryStep(tmp_path / "checkpoint")
+    with pytest.raises(TrainingError, match=r"at step 7, in epoch 2.* checkpoint .* step 5\.$"):
+        fit(Breaks(), shuffled(), CONFIG, checkpoints=checkpoints)
+    assert checkpoints.last_step() == 5
+
+
+# --- precision, layout, compilation ---------------------------------------------------------
+
+
+class Pictures(nn.Module):
+    """Convolutions that tell the type and the layout of what passes through them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.ConvTranspose2d(8, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 8, 1),
+        )  # fmt: skip
+        self.seen: set[tuple[bool, torch.dtype]] = set()
+        self.innermost: set[bool] = set()
+
+    def forward(self, inputs: Tensor) -> Losses:
+        hidden = self.net[0](inputs)
+        self.seen.add((self.training, hidden.dtype))
+        self.innermost.add(hidden.is_contiguous(memory_format=torch.channels_last))
+        return Losses(((self.net[1:](hidden).flatten() - inputs.mean((1, 2, 3))) ** 2).mean())
+
+
+def pictures(count: int = 40) -> Tensor:
+    return torch.randn(count, 3, 6, 6, generator=torch.Generator().manual_seed(9))
+
+
+def filmed(**changes: object) -> tuple[Pictures, list[Epoch]]:
+    torch.manual_seed(0)
+    module = Pictures()
+    epochs = fit(
+        module,
+        Batches((pictures(),), 8, seed=0),
+        change(CONFIG, lr=0.01, **changes),
+        validation=Batches((pictures(12),), 8),
+    )
+    return module, epochs
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_the_precision_is_that_of_the_forward_pass(precision: str, dtype: torch.dtype) -> None:
+    module, epochs = filmed(precision=precision)
+    assert module.seen == {(True, dtype), (False, dtype)}  # validation computes alike
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    exact, wanted = filmed()
+    for epoch, other in zip(epochs, wanted, strict=True):
+        assert epoch.train["total"] == pytest.approx(other.train["total"], rel=0.1)
+        assert (epoch.train == other.train) == (precision == "fp32")
+    assert (bytes_of(module) == bytes_of(exact)) == (precision == "fp32")
+
+
+def test_means_are_taken_in_full_precision() -> None:
+    """Whatever type a loss has: a sum in bfloat16 ceases to grow after 256 equal batches."""
+
+    class Low(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(4, 1)
+            nn.init.zeros_(self.net.weight)
+            nn.init.ones_(self.net.bias)
+
+        def forward(self, inputs: Tensor) -> Losses:
+            found = self.net(inputs).mean()
+            assert found.dtype == torch.bfloat16
+            return Losses(found, half=found / 2)
+
+    def many() -> Batches:
+        return Batches((torch.ones(1500, 4),), 4)
+
+    config = change(CONFIG, epochs=1, lr=0.0, precision="bf16")
+    [epoch] = fit(Low(), many(), config, validation=many())
+    assert epoch.train == epoch.validation == {"total": 1.0, "half": 0.5}
+
+
+def test_channels_lie_innermost_and_change_no_more_than_rounding() -> None:
+    inner, outer = filmed(channels_last=True), filmed(channels_last=False)
+    for (module, _), wanted in ((inner, True), (outer, False)):
+        assert module.innermost == {wanted}
+        for layer in (module.net[0], module.net[3]):
+            weight = layer.weight
+            assert weight.is_contiguous(memory_format=torch.channels_last) is wanted
+    pairs = zip(inner[0].state_dict().values(), outer[0].state_dict().values(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+    for epoch, other in zip(inner[1], outer[1], strict=True):
+        assert epoch.train["total"] == pytest.approx(other.train["total"], rel=1e-4)
+
+
+def test_weights_are_saved_alike_in_either_layout(workspace: Workspace) -> None:
+    """In a file the order is a tensor's own, whatever memory's was."""
+    saved = []
+    for channels_last in (True, False):
+        run = pipeline.pretrain(
+            Component("conv", channels=(4, 6), features=4),
+            training=TrainConfig(epochs=1, channels_last=channels_last, threads=1),
+            workspace=workspace,
+        )
+        saved.append(load_file(Path(run.folder) / "weights.safetensors"))
+    assert saved[0].keys() == saved[1].keys()
+    for name, tensor in saved[0].items():
+        assert tensor.is_contiguous()
+        assert torch.allclose(tensor, saved[1][name], atol=1e-3), name
+
+
+@pytest.mark.slow
+def test_a_compiled_module_trains_as_a_plain_one() -> None:
+    compiled, epochs = filmed(compile=True)
+    plain, wanted = filmed()
+    pairs = zip(compiled.state_dict().values(), plain.state_dict().values(), strict=True)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
+    for epoch, other in zip(epochs, wanted, strict=True):
+        assert epoch.train["total"] == pytest.approx(other.train["total"], rel=1e-3)
 
 
 # --- devices, threads, outputs --------------------------------------------------------------

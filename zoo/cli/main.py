@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "show": ("catalogue", "show", "Show a component and every option it has."),
     "pretrain": ("train", "pretrain", "Pretrain a backbone without labels."),
     "finetune": ("train", "finetune", "Finetune a pretrained backbone, or train one anew."),
+    "resume": ("train", "resume", "Go on with a run that stopped before its end."),
     "evaluate": ("measure", "evaluate", "Measure a classifier on the test split."),
     "export": ("deploy", "export", "Write a classifier as one proved ONNX file."),
     "validate": ("deploy", "validate", "Prove an exported file once more."),
@@ -85,8 +86,8 @@ class Zoo(click.Group):
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.exceptions.Exit as error:
             status = error.exit_code
-        except (KeyboardInterrupt, click.Abort):
-            _say("Interrupted.")
+        except (KeyboardInterrupt, click.Abort) as error:
+            _say("Interrupted.", error.__cause__ or error)  # click raises Abort from it
             status = 130
         except click.ClickException as error:
             if isinstance(error, click.NoSuchOption) and error.option_name == "--plugin":
@@ -96,7 +97,7 @@ class Zoo(click.Group):
                 error.show()
             status = error.exit_code
         except ZooError as error:
-            _say(f"Error: {error}")
+            _say(f"Error: {error}", error)
             status = error.exit_status
         except BrokenPipeError:
             # The reader has seen enough; keep the interpreter from complaining at its end.
@@ -104,15 +105,17 @@ class Zoo(click.Group):
             status = 1
         except OSError as error:
             where = f" '{error.filename}'" if error.filename else ""
-            _say(f"Error: {error.strerror or error}{where}.")
+            _say(f"Error: {error.strerror or error}{where}.", error)
             status = 1
         else:
             status = result if isinstance(result, int) else 0
         sys.exit(status)
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
+def _say(text: str, error: BaseException | None = None) -> None:
+    """Print a message on stderr, and below it what was noted on the error: what to type next."""
+    for line in [text, *getattr(error, "__notes__", [])]:
+        click.echo(line, err=True)
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 from zoo.api import Component
 from zoo.cli.main import registry_of
 from zoo.config import click_option, knobs, parse_pairs
+from zoo.errors import NotFinite
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,6 +82,22 @@ def following(ctx: click.Context, command: str, *verb_options: str) -> str:
         if ctx.get_parameter_source(names[option]) is ParameterSource.COMMANDLINE:
             words += [option, shlex.quote(str(ctx.params[names[option]]))]
     return " ".join(words)
+
+
+@contextlib.contextmanager
+def resumable(ctx: click.Context, workspace: Any) -> Iterator[None]:
+    """Say, where a run that is being made stops before its end, how it goes on."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        run = workspace.run
+        if run and run.record.status in ("failed", "interrupted"):
+            command = f"resume {shlex.quote(str(run.folder))}"
+            if isinstance(error, NotFinite):  # at the same rate it would come to the same
+                command += f" --lr {error.lr / 10:g}"
+            command = following(ctx, command, "--data-root")
+            error.add_note(f"Go on with: {command}")
+        raise
 
 
 @contextlib.contextmanager
@@ -171,11 +188,45 @@ def given(ctx: click.Context, config: type) -> dict[str, Any]:
     }
 
 
-def config_options(config: type) -> Callable[[click.Command], click.Command]:
-    """Add a config's options to a command."""
+SECTIONS = {
+    "Augmentation of each batch": ("shift", "flip", "rotate", "zoom", "shear", "erase"),
+    "Machine": (
+        ("threads", "device", "devices", "strategy", "precision", "channels_last", "compile")
+    ),
+    "Records": ("log", "checkpoint_seconds", "checkpoint_steps"),
+}
+"""Training options that stand under a heading of their own in `--help`."""
+
+
+def options_of(config: type, section: str, *, without: Collection[str] = ()) -> list[click.Option]:
+    """Make the options of a config under a heading, but for those whose flags are taken."""
+    made = []
+    for knob in knobs(config):
+        if knob.flag not in without:
+            made.append(click_option(knob))
+            found = [title for title, names in SECTIONS.items() if knob.name in names]
+            made[-1].section = found[0] if found else section  # type: ignore[attr-defined]
+    return made
+
+
+def config_options(config: type, section: str) -> Callable[[click.Command], click.Command]:
+    """Add a config's options to a command, under a heading."""
 
     def decorate(command: click.Command) -> click.Command:
-        command.params += [click_option(knob) for knob in knobs(config)]
+        command.params += options_of(config, section)
         return command
 
     return decorate
+
+
+class Sectioned(click.Command):
+    """A command whose many options stand under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title in sorted(sections, key=lambda title: title in SECTIONS):
+            with formatter.section(title):
+                formatter.write_dl(sections[title])

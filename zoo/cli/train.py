@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -10,17 +11,20 @@ from zoo.api import Component, FinetuneConfig, TrainConfig
 from zoo.cli.main import registry_of
 from zoo.cli.options import (
     RunName,
+    Sectioned,
     common,
     component,
     component_options,
     config_options,
     following,
     given,
+    options_of,
     progress,
+    resumable,
     workspace_of,
 )
 from zoo.cli.output import percent, print_json
-from zoo.config import click_option, knobs, make, parse_pairs
+from zoo.config import knobs, make, parse_pairs
 
 
 class Backbones(click.Group):
@@ -70,7 +74,8 @@ def _pretrain_command(entry: Any) -> click.Command:
     def callback(ctx: click.Context, /, **params: Any) -> None:
         options = parse_pairs(entry.spec.config, params["backbone_pairs"], entry.owner)
         options |= {k: v for k, v in given(ctx, entry.spec.config).items() if k in own}
-        with progress(params["quiet"]):
+        workspace = workspace_of(ctx, params["runs_root"], params["data_root"])
+        with progress(params["quiet"]), resumable(ctx, workspace):
             from zoo.pipeline import pretrain as twin
 
             run = twin(
@@ -80,10 +85,9 @@ def _pretrain_command(entry: Any) -> click.Command:
                     ctx, "objective", params["objective"], params["objective_pairs"]
                 ),
                 training=make(TrainConfig, given(ctx, TrainConfig)),
-                workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
+                workspace=workspace,
             )
-        command = f"finetune {run.folder} --labels 100 --epochs 40 --batch-size 20"
-        _report(run, params["as_json"], following(ctx, command, "--runs", "--data-root"))
+        _report(ctx, run, params["as_json"])
 
     callback = component_options("--objective", "-o", "objective", "reconstruct")(callback)
     callback = component_options("--dataset", "-d", "dataset", "digits")(callback)
@@ -95,16 +99,13 @@ def _pretrain_command(entry: Any) -> click.Command:
         help="Set an option of the backbone by its name; repeatable.",
     )(callback)
     callback = common(runs=True, data=True, quiet=True)(callback)
-    command = click.command(entry.name, help=f"Pretrain {entry.name}: {entry.spec.summary}.")(
-        callback
-    )
-    command = config_options(TrainConfig)(command)
+    help = f"Pretrain {entry.name}: {entry.spec.summary}."
+    command: click.Command = click.command(entry.name, cls=Sectioned, help=help)(callback)
+    command = config_options(TrainConfig, "Training")(command)
     taken = _flags(command)
     own = {knob.name for knob in knobs(entry.spec.config) if knob.flag not in taken}
-    command.params = [
-        *(click_option(knob) for knob in knobs(entry.spec.config) if knob.name in own),
-        *command.params,
-    ]
+    options = options_of(entry.spec.config, f"Backbone {entry.name}", without=taken)
+    command.params = [*options, *command.params]
     return command
 
 
@@ -122,9 +123,9 @@ def _flags(command: click.Command) -> set[str]:
     return {flag for param in command.params for flag in param.opts} | {"--help"}
 
 
-@config_options(TrainConfig)
-@config_options(FinetuneConfig)
-@click.command(epilog="RUN is a pretraining: its folder, its name, or latest.")
+@config_options(TrainConfig, "Training")
+@config_options(FinetuneConfig, "Finetuning")
+@click.command(cls=Sectioned, epilog="RUN is a pretraining: its folder, its name, or latest.")
 @click.argument("source", metavar="[RUN]", type=RunName(), required=False)
 @component_options("--backbone", "-b", "backbone", None)
 @component_options("--dataset", "-d", "dataset", None)
@@ -147,7 +148,8 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
         raise click.UsageError("-b goes with --backbone: a RUN's backbone is as it was pretrained.")
     if params["dataset"] is None and params["dataset_pairs"]:
         raise click.UsageError("-d goes with --dataset NAME.")
-    with progress(params["quiet"]):
+    workspace = workspace_of(ctx, params["runs_root"], params["data_root"])
+    with progress(params["quiet"]), resumable(ctx, workspace):
         from zoo.pipeline import finetune as twin
 
         run = twin(
@@ -157,9 +159,28 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
             head=component(ctx, "head", params["head"], params["head_pairs"]),
             training=make(TrainConfig, given(ctx, TrainConfig)),
             finetune=make(FinetuneConfig, given(ctx, FinetuneConfig)),
-            workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
+            workspace=workspace,
         )
-    _report(run, params["as_json"], following(ctx, f"evaluate {run.folder}", "--data-root"))
+    _report(ctx, run, params["as_json"])
+
+
+@click.command(epilog="RUN is an unfinished run: its folder, its name, or latest.")
+@click.argument("source", metavar="RUN", type=RunName())
+@click.option("--lr", type=float, help="Another learning rate from here on: no longer exact.")
+@common(runs=True, data=True, quiet=True)
+@click.pass_context
+def resume(ctx: click.Context, /, source: str, lr: float | None, **params: Any) -> None:
+    """Go on with a run that was killed, interrupted or failed, from its newest checkpoint.
+
+    It ends with the very weights it would have had. What it was begun with is recorded: no option
+    is repeated.
+    """
+    workspace = workspace_of(ctx, params["runs_root"], params["data_root"])
+    with progress(params["quiet"]), resumable(ctx, workspace):
+        from zoo.pipeline import resume as twin
+
+        run = twin(source, lr=lr, workspace=workspace)
+    _report(ctx, run, params["as_json"])
 
 
 def _optional(ctx: click.Context, kind: str, params: dict[str, Any]) -> Component | None:
@@ -167,8 +188,10 @@ def _optional(ctx: click.Context, kind: str, params: dict[str, Any]) -> Componen
     return None if name is None else component(ctx, kind, name, params[f"{kind}_pairs"])
 
 
-def _report(run: Any, as_json: bool, following: str) -> None:
+def _report(ctx: click.Context, run: Any, as_json: bool) -> None:
     record = run.record
+    if not run.main:  # one of several processes: the main one reports
+        return
     if as_json:
         print_json({"run": run.name, "folder": str(run.folder), **_figures(record)})
         return
@@ -179,7 +202,15 @@ def _report(run: Any, as_json: bool, following: str) -> None:
     elif validation:
         figures.append(f"validation loss {validation['total']:.4f}")
     figures.append(f"{record.seconds:.1f} s")
-    click.echo(f"{run.folder}  {', '.join(figures)}\nNext: {following}")
+    click.echo(f"{run.folder}  {', '.join(figures)}\nNext: {_next(ctx, run)}")
+
+
+def _next(ctx: click.Context, run: Any) -> str:
+    folder = shlex.quote(str(run.folder))
+    if run.record.kind == "finetune":
+        return following(ctx, f"evaluate {folder}", "--data-root")
+    options = "--labels 100 --epochs 40 --batch-size 20"
+    return following(ctx, f"finetune {folder} {options}", "--runs", "--data-root")
 
 
 def _figures(record: Any) -> dict[str, Any]:

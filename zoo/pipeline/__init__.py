@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zoo.pipeline.prediction import predict
     from zoo.pipeline.pretraining import pretrain
     from zoo.pipeline.recipes import run
+    from zoo.pipeline.resuming import resume
     from zoo.pipeline.workspace import Workspace
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "plugins",
     "predict",
     "pretrain",
+    "resume",
     "run",
     "runs",
     "show",
@@ -55,6 +57,7 @@ _MODULES = {
     "plugins": "catalogue",
     "predict": "prediction",
     "pretrain": "pretraining",
+    "resume": "resuming",
     "run": "recipes",
     "runs": "catalogue",
     "show": "catalogue",

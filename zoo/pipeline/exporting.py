@@ -6,6 +6,7 @@ import dataclasses
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from zoo.folders import check_writable, write_atomic
 from zoo.pipeline.evaluation import accuracy_of, check_test, load_classifier, load_test
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
+from zoo.record import PartRecord
 from zoo.runs import Run
 from zoo.training import cpu_threads, outputs
 
@@ -119,11 +121,20 @@ def _card(run: Run, accuracy: float) -> Card:
         run=record.run,
         labels=record.classes,
         input=run.data_input,
-        components={kind: dataclasses.asdict(part) for kind, part in parts.items() if part},
+        components={kind: _public(part) for kind, part in parts.items() if part},
         metrics={"accuracy": accuracy},
         weights_sha256=str(record.weights_sha256),
         versions=versions,
     )
+
+
+def _public(part: PartRecord) -> dict[str, Any]:
+    """Describe a component for whoever gets the file: of a path its last name alone."""
+    options = {
+        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in part.options.items()
+    }
+    return {**dataclasses.asdict(part), "options": options}
 
 
 def _origin(path: Path, card: Card, workspace: Workspace) -> Run:

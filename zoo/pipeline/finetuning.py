@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zoo import runs
-from zoo.api import Component, FinetuneConfig, ImageInput, TrainConfig
+from zoo.api import Component, Dataset, Examples, FinetuneConfig, ImageInput, TrainConfig
 from zoo.config import make, to_json
 from zoo.data import check_counts, checked, draw_labels, holdout
-from zoo.errors import UsageError
-from zoo.models import Classifier, Finetuning
+from zoo.errors import BadOption, Unfit, UsageError
+from zoo.loggers import check_logger
+from zoo.models import Classifier, Finetuning, stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
 from zoo.pipeline.making import (
-    epoch_writer,
+    augmenter,
+    begin,
+    checkpoints_of,
     make_batches,
+    resume_epochs,
     start_record,
     summary,
+    telling,
     title,
     training_guard,
 )
@@ -27,7 +32,16 @@ from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Parent
 from zoo.runs import Run
-from zoo.training import cpu_threads, fit, resolve_device, seed_everything
+from zoo.training import (
+    Goal,
+    check_training,
+    cpu_threads,
+    fit,
+    placed,
+    resolve_device,
+    seed_everything,
+    whole,
+)
 
 FEW_STEPS = 100
 
@@ -59,9 +73,36 @@ def finetune(
         raise UsageError("Name either a pretraining to start from, or a backbone to train anew.")
     parent = None if source is None else workspace.pretrained(source)
     parts = _parts(workspace, parent, backbone, dataset, head)
+    return make_finetuning(
+        workspace, parts, training, finetune, parent=parent, input=input, recipe=recipe
+    )
+
+
+def make_finetuning(
+    workspace: Workspace,
+    parts: dict[str, Part],
+    training: TrainConfig,
+    finetune: FinetuneConfig,
+    *,
+    parent: Run | None,
+    input: ImageInput | None = None,
+    recipe: dict[str, Any] | None = None,
+    resumed: Run | None = None,
+) -> Run:
+    """Make a run of these parts, or go on with the one that `resumed` began."""
+    check_training(training)
+    check_logger(training.log)
+    _check_finetune(finetune, training)
     device = resolve_device(training.device)
-    with cpu_threads(training.threads) as threads:
+    wanted = resumed.record.threads if resumed else training.threads
+    with placed(training, device) as place, cpu_threads(wanted) as threads:
+        device = place.device
         data = assembly.build_dataset(workspace, parts["dataset"])
+        if not data.classes:
+            raise Unfit(
+                f"{parts['dataset'].entry.owner} has no classes: it serves pretraining alone."
+                " Type --dataset with one that has labels."
+            )
         built = parent.input if parent else input or data.input
         check_counts(training.validation, finetune.labels, len(data.classes))
         seed_everything(training.seed)
@@ -82,39 +123,81 @@ def finetune(
             threads,
             recipe,
             finetune=to_json(finetune),
-            parent=Parent(parent.record.run, str(parent.record.weights_sha256)) if parent else None,
+            parent=_parent_record(parent) if parent else None,
         )
-        run = runs.create(workspace.runs_root, record)
+        run = begin(workspace, resumed, record, place)
         with run.recording():
-            with assembly.guarded(parts["dataset"].entry, "loaded"):
-                loaded = data.train()
-            owner = parts["dataset"].entry.owner
-            examples = checked(loaded, data.input.shape, len(data.classes), owner)
-            assert examples.labels is not None
-            train, held = holdout(len(examples), training.validation, training.seed)
-            if finetune.labels is not None:
-                labels, classes = examples.labels[train], len(data.classes)
-                train = train[draw_labels(labels, finetune.labels, classes, training.seed)]
+            with place.in_turn():
+                examples, train, held = _labelled(parts["dataset"], data, training, finetune)
             classifier = Classifier(preprocess, model.encoder, top, frozen=finetune.freeze)  # type: ignore[arg-type]
-            module = Finetuning(classifier, on_probabilities=finetune.loss_on == "probabilities")
+            module = Finetuning(
+                classifier,
+                smoothing=finetune.label_smoothing,
+                on_probabilities=finetune.loss_on == "probabilities",
+            )
             module.to(device)
+            assert examples.labels is not None
             tensors = (examples.inputs, examples.labels)
-            batches, validation = make_batches(tensors, train, held, training, device)
+            batches, validation = make_batches(tensors, train, held, training, place)
             if finetune.labels is not None:
                 _warn_of_few_steps(len(batches) * training.epochs, training)
-            seed_everything(training.seed)
-            with training_guard(parts, training):
+            rates = classifier.rates(finetune.layer_decay)
+            seed_everything(training.seed + place.rank)
+            with telling(run, training) as tell, training_guard(parts, training):
                 epochs = fit(
                     module,
                     batches,
                     training,
                     validation=validation,
+                    goal=Goal("accuracy", rises=True),
                     title=title("finetuning" if parent else "training", parts),
-                    on_epoch=epoch_writer(run),
+                    augment=augmenter(training, finetune, len(data.classes)),
+                    rates={f"classifier.{name}": factor for name, factor in rates.items()},
+                    before_epoch=functools.partial(_thaw, classifier, finetune),
+                    on_epoch=tell,
+                    on_resume=functools.partial(resume_epochs, run),
+                    checkpoints=checkpoints_of(run, training),
+                    place=place,
                 )
-            run.save_weights(classifier.state_dict())
+            run.save_weights(whole(classifier.state_dict()))
             run.record.metrics = summary(epochs, train=len(train), validation=len(held))
     return run
+
+
+def _parent_record(parent: Run) -> Parent:
+    sha256, folder = str(parent.record.weights_sha256), str(parent.folder.resolve())
+    return Parent(parent.record.run, sha256, folder)
+
+
+def _labelled(
+    part: Part, data: Dataset, training: TrainConfig, finetune: FinetuneConfig
+) -> tuple[Examples, torch.Tensor, torch.Tensor]:
+    """Return the examples, the indices of those to train on, and of those held out."""
+    with assembly.guarded(part.entry, "loaded"):
+        loaded = data.train()
+    examples = checked(loaded, data.input.shape, len(data.classes), part.entry.owner)
+    assert examples.labels is not None
+    train, held = holdout(len(examples), training.validation, training.seed)
+    if finetune.labels is not None:
+        labels, classes = examples.labels[train], len(data.classes)
+        train = train[draw_labels(labels, finetune.labels, classes, training.seed)]
+    return examples, train, held
+
+
+def _check_finetune(config: FinetuneConfig, training: TrainConfig) -> None:
+    """Refuse options that contradict each other, before any data is loaded; `BadOption`."""
+    if config.freeze and config.unfreeze is not None:
+        raise BadOption("unfreeze: --freeze keeps the encoder fixed. Leave one of them out.")
+    if config.freeze and config.layer_decay < 1:
+        raise BadOption("layer_decay: with --freeze no stage of the encoder has a rate.")
+    if config.unfreeze is not None and training.devices > 1:
+        raise BadOption("unfreeze: it trains in one process. Leave --devices out.")
+
+
+def _thaw(classifier: Classifier, config: FinetuneConfig, epoch: int) -> None:
+    """Train one more stage of the encoder every so many epochs, the last stage first."""
+    if config.unfreeze is not None:
+        classifier.freeze(max(0, len(stages(classifier.encoder)) - (epoch - 1) // config.unfreeze))
 
 
 def _parts(

@@ -6,20 +6,26 @@ import contextlib
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from zoo.api import Dataset, ImageInput, TrainConfig
+from zoo import runs
+from zoo.api import Dataset, FinetuneConfig, ImageInput, TrainConfig
+from zoo.augment import Augmentation, Mixing
 from zoo.config import to_json
-from zoo.data import Batches
-from zoo.errors import PluginFault, TrainingError, ZooError
+from zoo.data import Batches, Column, Parts
+from zoo.errors import BadOption, PluginFault, RunError, TrainingError, ZooError
+from zoo.loggers import logging_to
 from zoo.pipeline.assembly import Part
+from zoo.pipeline.workspace import Workspace
+from zoo.progress import current
 from zoo.record import Record
 from zoo.runs import Run
-from zoo.training import Epoch
+from zoo.training import Checkpoints, Epoch, Place
 
 
 def start_record(
@@ -71,29 +77,109 @@ def versions() -> dict[str, str]:
 
 
 def make_batches(
-    tensors: tuple[torch.Tensor, ...],
+    tensors: Sequence[Parts],
     train: torch.Tensor,
     held: torch.Tensor,
     training: TrainConfig,
-    device: torch.device,
+    place: Place,
 ) -> tuple[Batches, Batches | None]:
     """Return shuffled batches to train on, and ordered ones of what is held out, if any."""
-    tensors = tuple(tensor.to(device) for tensor in tensors)  # once, for both
+    device, least = place.device, 2 * place.world
+    columns = [Column(tensor, device) for tensor in tensors]  # once, for both
     batches = Batches(
-        tensors, training.batch_size, indices=train, seed=training.seed, device=device
+        columns, training.batch_size, indices=train, seed=training.seed, device=device, least=least
     )
     if not len(held):
+        if training.patience is not None or training.keep == "best":
+            raise BadOption(
+                f"validation: {training.validation:g} holds no example out, and --patience or"
+                " --keep best want some. Type a larger --validation."
+            )
         return batches, None
-    return batches, Batches(tensors, 512, indices=held, device=device)
+    return batches, Batches(columns, 512, indices=held, device=device, least=least)
 
 
-def epoch_writer(run: Run) -> Any:
-    """Return a function that appends an epoch to the run's metrics."""
+def augmenter(
+    training: TrainConfig, finetune: FinetuneConfig | None = None, classes: int = 0
+) -> Callable[[tuple[torch.Tensor, ...], torch.Generator], tuple[torch.Tensor, ...]] | None:
+    """Return what changes each training batch, (inputs,) or (inputs, labels), or None."""
+    pictures = Augmentation(
+        shift=training.shift,
+        flip=training.flip,
+        rotate=training.rotate,
+        zoom=training.zoom,
+        shear=training.shear,
+        erase=training.erase,
+    )
+    mixing = Mixing(
+        mixup=finetune.mixup if finetune else 0.0,
+        cutmix=finetune.cutmix if finetune else 0.0,
+        classes=classes,
+    )
+    if not (pictures.active or mixing.active):
+        return None
 
-    def write(epoch: Epoch) -> None:
-        run.append_metrics(dataclasses.asdict(epoch))
+    def augment(
+        batch: tuple[torch.Tensor, ...], generator: torch.Generator
+    ) -> tuple[torch.Tensor, ...]:
+        raw, *labels = batch
+        raw = pictures(raw, generator)
+        return mixing(raw, labels[0], generator) if mixing.active else (raw, *labels)
 
-    return write
+    return augment
+
+
+def checkpoints_of(run: Run, training: TrainConfig) -> Checkpoints:
+    """Return the checkpoints of a run, as its options want them."""
+    return Checkpoints(
+        run.checkpoint, seconds=training.checkpoint_seconds, steps=training.checkpoint_steps
+    )
+
+
+def begin(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Run:
+    """Make the run's folder, or take the one that goes on; raises `RunError` where it changed."""
+    if place.main:
+        run = resumed or runs.create(workspace.runs_root, record)
+    folder = Path(place.same(str(run.folder) if place.main else ""))
+    if not place.main:
+        run = Run(folder, record, main=False)
+    if resumed:
+        before = resumed.record
+        for name in ("classes", "data_input", "input"):
+            if getattr(before, name) != getattr(record, name):
+                raise RunError(
+                    f"Dataset '{before.dataset.name}' is no longer the one that run"
+                    f" '{resumed.name}' began with: its {name.replace('_', ' ')} changed."
+                )
+        changed = [n for n, v in record.versions.items() if before.versions.get(n, v) != v]
+        for name in changed:
+            current().note(
+                f"the run began with {name} {before.versions[name]}, and this is"
+                f" {record.versions[name]}: its weights may differ in the last bits"
+            )
+    workspace.run = run
+    return run
+
+
+@contextlib.contextmanager
+def telling(run: Run, training: TrainConfig) -> Iterator[Callable[[Epoch], None]]:
+    """Yield what writes an epoch down: into the run, and to the logger that is asked for."""
+    with logging_to(training.log, run) as log:
+
+        def tell(epoch: Epoch) -> None:
+            run.append_metrics(dataclasses.asdict(epoch))
+            log(epoch)
+
+        yield tell
+
+
+def resume_epochs(run: Run, epochs: list[Epoch]) -> None:
+    """Let the run's metrics be those of the epochs that its checkpoint holds, if it has one."""
+    if not epochs and not run.metrics():
+        return
+    run.write_metrics(dataclasses.asdict(epoch) for epoch in epochs)
+    run.earlier = max(run.earlier, sum(epoch.seconds for epoch in epochs))
+    current().note(f"going on after {len(epochs)} whole epochs")
 
 
 def summary(epochs: list[Epoch], **counts: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`run`: a recipe's whole pipeline over its seeds, going on from the parts that are finished."""
+"""`run`: a recipe's whole pipeline over its seeds, going on from what was done before."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from zoo.pipeline.exporting import export
 from zoo.pipeline.finetuning import finetune
 from zoo.pipeline.making import versions
 from zoo.pipeline.pretraining import pretrain
+from zoo.pipeline.resuming import resume
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
 from zoo.training import resolve_device
+
+_HARMLESS = ("checkpoint_seconds", "checkpoint_steps", "log")
+"""Training options that decide nothing of what a run comes to."""
 
 PRETRAINED, SCRATCH = "pretrained", "from scratch"
 
@@ -96,7 +100,8 @@ def run(
     """Run a recipe: pretrain, finetune and train from scratch for each seed, choose, export.
 
     The choice is made on validation data; the test split is read once for each run, and once for
-    the proof. Finished runs of the same options are used again unless `fresh`.
+    the proof. Finished runs of the same options are used again, and those that were stopped go on,
+    unless `fresh`.
     """
     started = time.perf_counter()
     workspace = workspace or Workspace()
@@ -114,7 +119,7 @@ def run(
     try:
         pretrainings, made = _make(maker, spec, seeds)
     except KeyboardInterrupt:
-        current().note("Type the same command again to go on: finished runs are used.")
+        current().note("Type the same command again to go on from here.")
         raise
     chosen = max(made, key=lambda name: statistics.fmean(_validation(made[name]) or [0.0]))
     first = made[chosen][0]
@@ -173,10 +178,11 @@ class _Maker:
         self._given: dict[str, Any] = {"threads": threads, "device": device}
         self._given = {name: value for name, value in self._given.items() if value is not None}
         self._found: dict[str, Run] = {}
-        if not fresh:
-            for old in runs.every(workspace.runs_root)[0]:
-                if old.record.status == "finished" and old.record.recipe:
-                    self._found[old.record.recipe.get("key", "")] = old
+        for old in [] if fresh else runs.every(workspace.runs_root)[0]:
+            if old.record.recipe:
+                key = old.record.recipe.get("key", "")
+                if key not in self._found or old.record.status == "finished":
+                    self._found[key] = old
 
     def pretrain(self, seed: int) -> Run:
         spec, training = self.spec, self._training(self.spec.pretraining, seed)
@@ -214,9 +220,12 @@ class _Maker:
 
     def _reuse(self, key: str) -> Run | None:
         found = self._found.get(key)
-        if found is None:
+        if found is None or found.state == "running":
             return None
         try:
+            if found.record.status != "finished":
+                current().note(f"going on with {found.name}")
+                return resume(found, workspace=self.workspace)
             found.load_weights()
         except RunError as error:
             current().note(f"trained anew: {error}")
@@ -241,7 +250,7 @@ class _Maker:
             "data": str(self.workspace.data_root.resolve()),
             "input": input.shape if input else None,
             "device": str(resolve_device(training.device)),
-            "training": to_json(training),
+            "training": {k: v for k, v in to_json(training).items() if k not in _HARMLESS},
             "finetune": to_json(finetune) if finetune else None,
             "parent": parent.record.weights_sha256 if parent else None,
             "versions": {k: v for k, v in versions().items() if k != "onnx"},

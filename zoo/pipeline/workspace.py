@@ -12,15 +12,20 @@ from zoo.runs import Run
 
 FINISHED_PRETRAINING = "finished pretraining"
 FINISHED_FINETUNING = "finished finetuning"
+UNFINISHED = "run that stopped before its end"
 
 
 @dataclasses.dataclass
 class Workspace:
-    """What is not given is taken from the installed plugins, `ZOO_RUNS` and `ZOO_DATA`."""
+    """What is not given is taken from the installed plugins, `ZOO_RUNS` and `ZOO_DATA`.
+
+    `run` is the one that is being made, or was made last.
+    """
 
     plugins: Registry | None = None
     runs: Path | None = None
     data: Path | None = None
+    run: Run | None = None
 
     @functools.cached_property
     def registry(self) -> Registry:
@@ -41,6 +46,15 @@ class Workspace:
     def finetuned(self, run: Run | str | Path) -> Run:
         """Resolve a finished finetuning; raises `RunError`."""
         return self._find(run, "finetune", FINISHED_FINETUNING)
+
+    def unfinished(self, run: Run | str | Path) -> Run:
+        """Resolve a run that is not finished and that no process is making; raises `RunError`."""
+        text = str(run.folder) if isinstance(run, Run) else str(run)
+
+        def fits(found: Run) -> bool:
+            return found.state not in ("finished", "running")
+
+        return runs.find(self.runs_root, text, fits, UNFINISHED)
 
     def _find(self, run: Run | str | Path, kind: str, wanted: str) -> Run:
         text = str(run.folder) if isinstance(run, Run) else str(run)

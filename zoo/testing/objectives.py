@@ -25,7 +25,7 @@ from zoo.registry import Entry, Registry
 from zoo.testing import modules, samples
 from zoo.testing.options import check_choices, check_options
 from zoo.testing.report import ComponentReport, Failure, Rows, Size, Skipped
-from zoo.training import fit
+from zoo.training import Goal, fit
 
 INPUTS = (ImageInput(channels=1, height=8, width=8), ImageInput(channels=3, height=12, width=9))
 EPOCHS = 20
@@ -142,7 +142,7 @@ def _gradients(tried: Tried, decodes: bool) -> str:
 
 def _falls(tried: Tried, watch: str) -> str:
     config = TrainConfig(epochs=EPOCHS, batch_size=16, lr=3e-3, schedule="constant")
-    epochs = fit(tried.module, Batches((tried.raw,), 16, seed=0), config, watch=watch)
+    epochs = fit(tried.module, Batches((tried.raw,), 16, seed=0), config, goal=Goal(watch))
     values = [epoch.train[watch] for epoch in epochs]
     last = sum(values[-3:]) / 3
     if not last < values[0]:

@@ -1,0 +1,64 @@
+"""`resume`: a run that stopped before its end goes on, to the bit as if it never had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zoo.api import FinetuneConfig, TrainConfig
+from zoo.config import make
+from zoo.errors import RunError
+from zoo.pipeline import assembly
+from zoo.pipeline.finetuning import make_finetuning
+from zoo.pipeline.pretraining import make_pretraining
+from zoo.pipeline.workspace import Workspace
+from zoo.runs import Run
+
+
+def resume(
+    run: Run | str | Path, *, lr: float | None = None, workspace: Workspace | None = None
+) -> Run:
+    """Go on with a run from its newest whole checkpoint, or from its start; return it finished.
+
+    On the same machine, with the same versions, its weights are those of a run that never stopped:
+    device and number of threads are the recorded ones. `lr` is another learning rate from here on,
+    for a run whose loss was no number. Raises `RunError` where the run is finished, or being made.
+    """
+    workspace = workspace or Workspace()
+    run = workspace.unfinished(run)
+    record = run.record
+    changed = {**record.training, "device": record.device}
+    if lr is not None:
+        changed["lr"] = record.training["lr"] = lr
+    training = make(TrainConfig, changed, f"run '{run.name}'")
+    kinds = ("dataset", "backbone", "objective", "head")
+    recorded: dict[str, Any] = {kind: getattr(record, kind) for kind in kinds}
+    parts = {
+        kind: assembly.recorded(workspace, kind, part) for kind, part in recorded.items() if part
+    }
+    if record.kind == "pretrain":
+        return make_pretraining(workspace, parts, training, resumed=run)
+    return make_finetuning(
+        workspace,
+        parts,
+        training,
+        make(FinetuneConfig, record.finetune or {}, f"run '{run.name}'"),
+        parent=_parent(run, workspace),
+        input=run.input,
+        resumed=run,
+    )
+
+
+def _parent(run: Run, workspace: Workspace) -> Run | None:
+    """Find the pretraining that a finetuning started from; raises `RunError` where it changed."""
+    recorded = run.record.parent
+    if recorded is None:
+        return None
+    places = [run.folder.parent / recorded.run, Path(recorded.folder or recorded.run)]
+    found = [place for place in places if place.is_dir()]
+    parent = workspace.pretrained(found[0] if found else recorded.run)
+    if parent.record.weights_sha256 != recorded.weights_sha256:
+        raise RunError(
+            f"Run '{run.name}' started from '{parent.name}', whose weights are others now."
+        )
+    return parent

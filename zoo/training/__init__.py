@@ -1,0 +1,37 @@
+"""Training: the only loop there is, and what it is made of.
+
+loop         `fit`, which everything trains through
+batches      what a step is given: sliced, augmented, mixed
+optimizing   update rules, learning rates, stages, gradients
+averaging    the moving average of the weights
+watching     the figure that is watched: best epoch, patience, a loss that is no number
+checkpoints  what an exact resume needs, on disk
+stopping     Ctrl-C between two steps
+evaluation   losses and outputs in evaluation mode
+places       one process, or several that exchange gradients
+devices      device, threads, arithmetic
+"""
+
+from zoo.training.checkpoints import Checkpoints
+from zoo.training.devices import cpu_threads, resolve_device, seed_everything
+from zoo.training.evaluation import evaluate_losses, outputs
+from zoo.training.loop import Epoch, fit
+from zoo.training.optimizing import check_training
+from zoo.training.places import Place, placed, whole
+from zoo.training.watching import Goal
+
+__all__ = [
+    "Checkpoints",
+    "Epoch",
+    "Goal",
+    "Place",
+    "check_training",
+    "cpu_threads",
+    "evaluate_losses",
+    "fit",
+    "outputs",
+    "placed",
+    "resolve_device",
+    "seed_everything",
+    "whole",
+]

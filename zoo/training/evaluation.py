@@ -1,0 +1,81 @@
+"""Losses and outputs in evaluation mode."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo.api import Losses, TrainConfig
+from zoo.data import Batches
+from zoo.training.devices import autocast
+from zoo.training.places import Place
+from zoo.training.stopping import Stop, Stopped
+
+
+class Means:
+    """Sums of losses over examples, kept on the device: reading them is what synchronizes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, losses: Losses, count: int) -> None:
+        self.count += count
+        for name, value in {"total": losses.total.detach(), **losses.parts}.items():
+            weighted = value.float() * count
+            self.sums[name] = self.sums[name] + weighted if name in self.sums else weighted
+
+    def summed(self, place: Place) -> Means:
+        """Return the sums over all processes."""
+        if place.world == 1:
+            return self
+        whole = Means()
+        own = torch.tensor(float(self.count), device=place.device, dtype=torch.float64)
+        values = torch.stack([own, *(value.double() for value in self.sums.values())])
+        count, *sums = place.total(values)
+        whole.count, whole.sums = round(float(count)), dict(zip(self.sums, sums, strict=True))
+        return whole
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / max(1, self.count) for name, value in self.sums.items()}
+
+
+@torch.no_grad()
+def evaluate_losses(
+    module: nn.Module,
+    batches: Batches,
+    seed: int,
+    *,
+    config: TrainConfig | None = None,
+    stop: Stop | None = None,
+    place: Place | None = None,
+) -> dict[str, float]:
+    """Return the mean losses of a module in evaluation mode.
+
+    What an objective draws is drawn from the same seed each time, and leaves training's own
+    random numbers as they were, so that epochs compare. `config` says in which precision.
+    Raises `Stopped` where `stop` was asked for.
+    """
+    module.eval()
+    means = Means()
+    config, place = config or TrainConfig(), place or Place(batches.device)
+    used = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=used):
+        torch.manual_seed(seed)
+        for whole in batches:
+            batch = place.share(whole)
+            with autocast(config, batches.device):
+                losses = module(*batch)
+            means.add(losses, len(batch[0]))
+            if stop and stop.asked:
+                raise Stopped
+    return means.summed(place).means()
+
+
+@torch.no_grad()
+def outputs(module: nn.Module, inputs: Tensor, *, batch_size: int = 256) -> Tensor:
+    """Return a module's outputs for all inputs, in evaluation mode, on the CPU."""
+    module.eval()
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    parts = [module(part.to(device)).cpu() for part in torch.split(inputs, batch_size)]
+    return torch.cat(parts)

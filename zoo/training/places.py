@@ -1,0 +1,270 @@
+"""Where steps happen: in one process, or in several that exchange what they computed.
+
+`fit` knows a `Place` and nothing else of it: how a batch is shared, a gradient exchanged, a figure
+summed. lightning-fabric is imported only where several processes are asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from zoo.api import Losses, TrainConfig
+from zoo.errors import TrainingError, UsageError
+from zoo.progress import Silent, current, reporting
+
+Batch = tuple[Tensor, ...]
+
+
+class Place:
+    """One process: nothing is exchanged."""
+
+    rank, world = 0, 1
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes, and speaks."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return what is called in place of the module; its weights may be shards from now on."""
+        return module
+
+    def share(self, batch: Batch) -> Batch:
+        """Return this process's part of a batch that all processes drew alike."""
+        return batch
+
+    def backward(self, loss: Tensor, module: nn.Module, *, last: bool) -> None:
+        """Add a loss's gradient to the module's; `last` says that a step follows."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows of all processes, this one's with their gradient."""
+        return rows
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of each value over the processes."""
+        return values
+
+    def each(self, state: Tensor) -> list[Tensor]:
+        """Return a tensor of every process, by rank."""
+        return [state]
+
+    def same(self, text: str) -> str:
+        """Return what the main process says."""
+        return text
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let the main process go through this block first: what it fetches, the others find."""
+        if not self.main:
+            self.wait()
+        yield
+        if self.main:
+            self.wait()
+
+
+class FabricPlace(Place):
+    """One of several processes, each with a device, joined by lightning-fabric."""
+
+    def __init__(self, fabric: Any) -> None:
+        super().__init__(fabric.device)
+        self._fabric = fabric
+        self.rank, self.world = fabric.global_rank, fabric.world_size
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        wrapped = self._fabric.setup_module(_Plain(module), _reapply_compile=False)
+        return _Rich(wrapped)
+
+    def share(self, batch: Batch) -> Batch:
+        count = len(batch[0])
+        first, last = self.rank * count // self.world, (self.rank + 1) * count // self.world
+        return tuple(tensor[first:last] for tensor in batch)
+
+    def backward(self, loss: Tensor, module: nn.Module, *, last: bool) -> None:
+        with self._fabric.no_backward_sync(module.wrapped, enabled=not last):
+            self._fabric.backward(loss)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        counts = [int(each) for each in self.each(torch.tensor(len(rows)))]
+        padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])])
+        parts = _Gather.apply(padded, self.rank, self.world)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def total(self, values: Tensor) -> Tensor:
+        summed: Tensor = self._fabric.all_reduce(values.clone(), reduce_op="sum")
+        return summed
+
+    def each(self, state: Tensor) -> list[Tensor]:
+        return _all_gather(state.to(self.device), self.world)
+
+    def same(self, text: str) -> str:
+        said: str = self._fabric.broadcast(text)
+        return said
+
+    def wait(self) -> None:
+        self._fabric.barrier()
+
+
+class _Plain(nn.Module):
+    """A module whose losses are a plain dict: what shards weights looks for tensors in it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        losses: Losses = self.module(*batch)
+        return {"total": losses.total, **losses.parts}
+
+
+class _Rich(nn.Module):
+    """What was wrapped, its dict of tensors made losses again."""
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        super().__init__()
+        self.wrapped = wrapped
+
+    def forward(self, *batch: Tensor) -> Losses:
+        return Losses(**self.wrapped(*batch))
+
+
+class _Gather(torch.autograd.Function):
+    """Gather a tensor of each process; the gradient is what all of them make of this one's."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, rank: int, world: int) -> tuple[Tensor, ...]:
+        ctx.rank = rank
+        return tuple(_all_gather(own, world))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        summed = torch.stack(gradients)
+        torch.distributed.all_reduce(summed)
+        return summed[ctx.rank], None, None
+
+
+def _all_gather(own: Tensor, world: int) -> list[Tensor]:
+    parts = [torch.empty_like(own) for _ in range(world)]
+    torch.distributed.all_gather(parts, own.contiguous())
+    return parts
+
+
+_current: ContextVar[Place | None] = ContextVar("zoo_place", default=None)
+
+
+def current_place() -> Place:
+    """Return the place of the training that is under way: one process unless it said otherwise."""
+    return _current.get() or Place(torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def placed(config: TrainConfig, device: torch.device) -> Iterator[Place]:
+    """Start the processes that a config asks for; yields this one's place.
+
+    Under torchrun the processes are there, and are as many as it says. Raises `UsageError`.
+    """
+    place = Place(device)
+    outside = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if config.devices > 1 or outside > 1:
+        place = FabricPlace(_launched(config, device, outside))
+    token = _current.set(place)
+    try:
+        with contextlib.nullcontext() if place.main else reporting(Silent()):
+            yield place
+            place.wait()
+    except (KeyboardInterrupt, TrainingError):
+        # All processes stop alike: the main one tells it, and would be killed by another's failure.
+        if place.main:
+            raise
+        raise SystemExit(0) from None
+    finally:
+        _current.reset(token)
+
+
+def _launched(config: TrainConfig, device: torch.device, outside: int) -> Any:
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+    except ImportError:
+        raise UsageError(
+            "Several processes need lightning-fabric. Type: pip install 'plugzoo[fabric]'"
+        ) from None
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if outside > 1 else config.devices
+    try:
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=here,
+            num_nodes=outside // here if outside > 1 else 1,
+            strategy=_sharded(max(outside, here)) if config.strategy == "fsdp" else "ddp",
+        )
+    except (MisconfigurationException, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{here} devices of the kind '{device.type}' cannot be used: {reason}"
+        ) from None
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric.launch()
+    return fabric
+
+
+def _sharded(world: int) -> Any:
+    """Return Fabric's strategy in which each process keeps a shard of every weight and moment."""
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    from torch.distributed.fsdp import fully_shard
+
+    def shard(module: nn.Module, mesh: Any) -> nn.Module:
+        # As one: weights may be shared between an encoder and its decoder. Gathered weights do not
+        # outlive a forward pass, so that the average may take their place between two.
+        fully_shard(module, mesh=mesh["data_parallel"], reshard_after_forward=True)
+        return module
+
+    return ModelParallelStrategy(shard, data_parallel_size=world, tensor_parallel_size=1)
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors gathered from their shards; every process has to ask."""
+    return {n: t.full_tensor() if isinstance(t, DTensor) else t for n, t in tensors.items()}
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Return a tensor that every process has whole, sharded and laid out as another one is."""
+    if isinstance(other, DTensor):
+        # Every process has the whole: none of it has to be sent.
+        mesh, cut = other.device_mesh, other.placements
+        return distribute_tensor(tensor.to(other.device), mesh, cut, src_data_rank=None)
+    return torch.empty_like(other).copy_(tensor)
+
+
+def settle(module: nn.Module, place: Place) -> nn.Module:
+    """Make batch statistics those of all processes on GPUs; say where they cannot be."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if place.world == 1 or not norms:
+        return module
+    if place.device.type == "cuda":
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return synced
+    current().note(
+        f"batch normalization sees each process's own examples on a {place.device.type}:"
+        " the loss differs a little from that of one process"
+    )
+    return module
