@@ -1,0 +1,115 @@
+"""Which files below a folder are pictures, and how names are shown."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from zoo.api import DataError
+
+IGNORED = frozenset(
+    {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+)
+"""Folders that systems leave behind; hidden ones, with a dot before their name, are ignored too."""
+
+# Pillow knows these by name alone, or draws them with another program.
+NO_DECODER = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of the picture files that Pillow reads, in lower case: `.png`."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    read = {suffix for suffix, name in known.items() if name in Image.OPEN}
+    without = {suffix for suffix, name in known.items() if name in NO_DECODER}
+    return frozenset(read | {".mpo"}) - without  # a camera's pair of JPEGs, opened as a JPEG
+
+
+def suffix_of(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return f".{suffix.lower()}" if dot and stem else ""
+
+
+def children(folder: Path | str) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, by name, but for what is hidden; raises `DataError`."""
+    try:
+        with os.scandir(folder) as entries:
+            seen = [e for e in entries if not e.name.startswith(".") and e.name not in IGNORED]
+    except OSError as error:
+        raise DataError(
+            f"The folder '{shown(folder)}' cannot be read: {error.strerror}."
+            f" Type: ls -l {typed(folder)}"
+        ) from error
+    return sorted(seen, key=lambda entry: entry.name)
+
+
+def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "broken", "other"]:
+    """Say what an entry is, links followed; `broken` is one that leads nowhere."""
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return "broken"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def folders(folder: Path | str) -> list[Path]:
+    return [Path(entry.path) for entry in children(folder) if kind_of(entry) == "folder"]
+
+
+def pictures(
+    folder: Path | str, others: Counter[str] | None = None, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[os.DirEntry[str]]:
+    """Yield the picture files below a folder, in order; `others` counts the rest by suffix.
+
+    Links are followed, but for those that lead in a circle. One that leads nowhere counts as a
+    picture by its name: it is told as one that cannot be read.
+    """
+    status = Path(folder).stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in children(folder):
+        kind = kind_of(entry)
+        suffix = suffix_of(entry.name)
+        if kind == "folder":
+            yield from pictures(entry.path, others, (*above, here))
+        elif kind != "other" and suffix in suffixes():
+            yield entry
+        elif others is not None:
+            others[suffix or entry.name] += 1
+
+
+def holds_pictures(folder: Path | str) -> bool:
+    return next(pictures(folder), None) is not None
+
+
+def kinds(others: Counter[str]) -> str:
+    """Tell other files by suffix: `.txt (2), .heic`."""
+    most = sorted(others.items(), key=lambda each: (-each[1], each[0]))[:8]
+    told = [f"{name} ({count:,})" if count > 1 else name for name, count in most]
+    return ", ".join(shown(each) for each in told) + (", …" if len(others) > 8 else "")
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """Tell the first few names of many."""
+    listed = sorted(names)
+    told = ", ".join(f"'{shown(name)}'" for name in listed[:most])
+    return told + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
+
+
+def shown(name: object) -> str:
+    """Return a name as it can be printed: no line breaks, no bytes that are no text."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(name))
+
+
+def typed(path: object) -> str:
+    """Return a path as it is typed into a shell."""
+    return shlex.quote(shown(path))
