@@ -30,10 +30,11 @@ class Means:
         if place.world == 1:
             return self
         whole = Means()
+        names = sorted(self.sums)  # in the order in which every process has them
         own = torch.tensor(float(self.count), device=place.device, dtype=torch.float64)
-        values = torch.stack([own, *(value.double() for value in self.sums.values())])
+        values = torch.stack([own, *(self.sums[name].double() for name in names)])
         count, *sums = place.total(values)
-        whole.count, whole.sums = round(float(count)), dict(zip(self.sums, sums, strict=True))
+        whole.count, whole.sums = round(float(count)), dict(zip(names, sums, strict=True))
         return whole
 
     def means(self) -> dict[str, float]:

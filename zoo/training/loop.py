@@ -315,6 +315,7 @@ class _Loop:
         }
         state = {
             "data": self.batches.digest(),
+            "processes": self._place.world,
             "optimizer": rest,
             "epoch": self.epoch,
             "position": self._position,
@@ -357,6 +358,12 @@ class _Loop:
         self._load(groups, found[1])
 
     def _load(self, groups: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        if state["processes"] != self._place.world:
+            raise RunError(
+                f"The run was trained in {state['processes']} processes, and this is"
+                f" {self._place.world}. Start as many, under torchrun where they were, since random"
+                " numbers and batch statistics are each process's own."
+            )
         if state["data"] != self.batches.digest():
             raise RunError(
                 "The examples are not those that this run began with, so it cannot go on."
@@ -377,9 +384,10 @@ class _Loop:
             self._average.load(groups["average"])
         best = groups.get("best", {})
         self._best = {name: like(tensor, self._weights[name]) for name, tensor in best.items()}
-        if self._place.main:  # the sums are those of all processes
-            self.means.sums = {n: t.to(device) for n, t in groups.get("means", {}).items()}
-            self.means.count = state["count"]
+        mine = self._place.main  # the sums are those of all processes
+        sums = {n: t.to(device) for n, t in groups.get("means", {}).items()}
+        self.means.sums = {n: t if mine else torch.zeros_like(t) for n, t in sums.items()}
+        self.means.count = state["count"] if mine else 0
         self.batches.restore(groups["generators"]["order"])
         self._draws.set_state(groups["generators"]["draws"])
         set_generators(groups[f"process {self._place.rank}"], device)

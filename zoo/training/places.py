@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from zoo.api import Losses, TrainConfig
-from zoo.errors import TrainingError, UsageError
+from zoo.errors import RunError, TrainingError, UsageError
 from zoo.progress import Silent, current, reporting
 
 Batch = tuple[Tensor, ...]
@@ -187,7 +187,7 @@ def placed(config: TrainConfig, device: torch.device) -> Iterator[Place]:
         with contextlib.nullcontext() if place.main else reporting(Silent()):
             yield place
             place.wait()
-    except (KeyboardInterrupt, TrainingError):
+    except (KeyboardInterrupt, RunError, TrainingError):
         # All processes stop alike: the main one tells it, and would be killed by another's failure.
         if place.main:
             raise
