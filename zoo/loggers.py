@@ -67,6 +67,10 @@ def _spare(deed: Callable[[], None], name: str) -> None:
 
 
 def _logger(name: str, run: Run) -> Any:
+    from lightning_utilities.core.rank_zero import rank_zero_only
+
+    # It guesses from a job's variables; only the main process comes here.
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
     if name == "tensorboard":
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
