@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from zoo.training import (
     cpu_threads,
     evaluate_losses,
     fit,
+    listening,
     outputs,
     resolve_device,
     seed_everything,
@@ -718,3 +721,21 @@ def test_the_weights_of_a_run_are_those_of_the_last_epoch(workspace: Workspace) 
     saved = load_file(Path(run.folder) / "weights.safetensors")
     assert {n: t for n, t in saved.items() if not n.startswith("objective.")}.keys() == fresh.keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in fresh.items())
+
+
+def test_an_interrupt_that_was_dropped_stops_training_at_its_first_step(tmp_path: Path) -> None:
+    """As Python drops one that falls into a callback of an import, before training begins."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    told: list[Epoch] = []
+    checkpoints = Checkpoints(tmp_path / "checkpoint")
+    try:
+        with listening():
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                fit(made(), shuffled(), CONFIG, on_epoch=told.append, checkpoints=checkpoints)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told == []
+    assert checkpoints.last_step() == 1

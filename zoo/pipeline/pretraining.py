@@ -34,6 +34,7 @@ from zoo.training import (
     check_training,
     cpu_threads,
     fit,
+    listening,
     placed,
     resolve_device,
     seed_everything,
@@ -78,7 +79,7 @@ def make_pretraining(
     check_logger(training.log)
     device = resolve_device(training.device)
     wanted = resumed.record.threads if resumed else training.threads
-    with placed(training, device) as place, cpu_threads(wanted) as threads:
+    with listening(), placed(training, device) as place, cpu_threads(wanted) as threads:
         device = place.device
         data = assembly.build_dataset(workspace, parts["dataset"])
         check_counts(training.validation)

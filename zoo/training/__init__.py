@@ -18,6 +18,7 @@ from zoo.training.evaluation import evaluate_losses, outputs
 from zoo.training.loop import Epoch, fit
 from zoo.training.optimizing import check_training
 from zoo.training.places import Place, placed, whole
+from zoo.training.stopping import listening
 from zoo.training.watching import Goal
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "cpu_threads",
     "evaluate_losses",
     "fit",
+    "listening",
     "outputs",
     "placed",
     "resolve_device",

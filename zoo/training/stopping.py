@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 from zoo.progress import current
 
@@ -15,32 +16,57 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether training was asked to stop."""
+    """Whether training was asked to stop, and whether it is where it can wait for a step's end."""
 
     asked = False
+    waits = False
+
+
+_heard: ContextVar[Stop | None] = ContextVar("zoo_stop", default=None)
 
 
 @contextlib.contextmanager
-def interruptible(wanted: bool = True) -> Iterator[Stop]:
-    """Turn the first Ctrl-C within this block into `asked`; the second one interrupts as ever.
+def listening() -> Iterator[Stop]:
+    """Remember each Ctrl-C within this block, while it interrupts as ever.
 
-    A step that is cut in the middle leaves weights that no whole step made: nothing to save.
-    Only in the main thread, and only where Ctrl-C means what Python makes of it.
+    An interrupt that falls into a callback, as imports have many, is dropped by Python; training
+    then finds that it was asked. Only in the main thread, and only where Ctrl-C means what Python
+    makes of it.
     """
     stop = Stop()
     ours = threading.current_thread() is threading.main_thread()
-    if not (wanted and ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+    if not (ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
         yield stop
         return
 
     def ask(number: int, frame: object) -> None:
-        if stop.asked:
+        again, stop.asked = stop.asked, True
+        if again or not stop.waits:
             raise KeyboardInterrupt
-        stop.asked = True
         current().note("stopping after this step; once more: at once")
 
+    token = _heard.set(stop)
     signal.signal(signal.SIGINT, ask)
     try:
         yield stop
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        _heard.reset(token)
+
+
+@contextlib.contextmanager
+def interruptible(wanted: bool = True) -> Iterator[Stop]:
+    """Let the first Ctrl-C within this block wait for the end of a step, told by `asked`.
+
+    A step that is cut in the middle leaves weights that no whole step made: nothing to save.
+    """
+    heard = _heard.get()
+    if not wanted:
+        yield Stop()
+        return
+    with listening() if heard is None else contextlib.nullcontext(heard) as stop:
+        stop.waits = True
+        try:
+            yield stop
+        finally:
+            stop.waits = False
