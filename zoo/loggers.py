@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,8 +42,7 @@ def logging_to(name: str, run: Run) -> Iterator[Callable[[Epoch], None]]:
         logger = _logger(name, run)
         logger.log_hyperparams(_settings(run.record))
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"--log {name}: {type(error).__name__}: {reason}") from error
+        raise UsageError(f"--log {name}: {_reason(error)}") from error
 
     def tell(epoch: Epoch) -> None:
         figures = {f"train/{part}": value for part, value in epoch.train.items()}
@@ -50,12 +50,13 @@ def logging_to(name: str, run: Run) -> Iterator[Callable[[Epoch], None]]:
         figures |= {"lr": epoch.lr, "seconds": epoch.seconds}
         _spare(lambda: logger.log_metrics(figures, epoch.epoch), name)
 
-    try:
-        yield tell
-    except BaseException:
-        _spare(lambda: logger.finalize("failed"), name)
-        raise
-    _spare(lambda: logger.finalize("success"), name)
+    with _threads_told(name):
+        try:
+            yield tell
+        except BaseException:
+            _spare(lambda: logger.finalize("failed"), name)
+            raise
+        _spare(lambda: logger.finalize("success"), name)
 
 
 def _spare(deed: Callable[[], None], name: str) -> None:
@@ -63,7 +64,29 @@ def _spare(deed: Callable[[], None], name: str) -> None:
     try:
         deed()
     except Exception as error:
-        current().note(f"{name} did not take it: {type(error).__name__}: {error}")
+        current().note(f"{name} did not take it: {_reason(error)}")
+
+
+def _reason(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextlib.contextmanager
+def _threads_told(name: str) -> Iterator[None]:
+    """Tell in a note what a logger's own threads raise, as what it raises itself."""
+    before = threading.excepthook
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread and type(failed.thread).__module__.startswith(name):
+            current().note(f"{name} did not take it: {_reason(failed.exc_value)}")
+        else:
+            before(failed)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _logger(name: str, run: Run) -> Any:
@@ -75,15 +98,24 @@ def _logger(name: str, run: Run) -> Any:
         from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
         return TensorBoardLogger(run.folder, name="", version="tensorboard")
+    from mlflow import MlflowClient
     from pytorch_lightning.loggers import MLFlowLogger
 
-    for chatty in ("alembic", "mlflow"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for chatty in ("alembic", "mlflow", "pytorch_lightning"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what fails is told by us
     place = f"sqlite:///{(run.folder.parent / 'mlflow.db').resolve()}"
+    place = os.environ.get("MLFLOW_TRACKING_URI") or place
+    client = MlflowClient(tracking_uri=place)
+    experiment = client.get_experiment_by_name("zoo")
+    begun = None  # one that was stopped goes on as the same
+    if experiment:
+        named = f"attributes.run_name = '{run.name}'"
+        begun = next(iter(client.search_runs([experiment.experiment_id], named)), None)
     return MLFlowLogger(
         experiment_name="zoo",
         run_name=run.name,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or place,
+        tracking_uri=place,
+        run_id=begun.info.run_id if begun else None,
     )
 
 

@@ -257,6 +257,7 @@ def test_what_tensorboard_does_not_take_costs_a_note(
     notes = [line for line in result.stderr.splitlines() if "did not take it" in line]
     assert notes
     assert all(note.startswith("tensorboard did not take it: ") for note in notes)
+    assert "Traceback" not in result.stderr
 
 
 def test_where_tensorboard_cannot_write_at_all_is_one_message(
