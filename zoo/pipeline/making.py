@@ -89,6 +89,12 @@ def make_batches(
     batches = Batches(
         columns, training.batch_size, indices=train, seed=training.seed, device=device, least=least
     )
+    for name, count in (("batch_size", min(batches.sizes)), ("validation", len(held))):
+        if 0 < count < place.world:
+            raise BadOption(
+                f"{name}: {count} examples cannot be shared by {place.world} processes."
+                f" Type {place.world} or more."
+            )
     if not len(held):
         if training.patience is not None or training.keep == "best":
             raise BadOption(

@@ -40,7 +40,8 @@ class Average:
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         live = self._live
         names = self._averaged
-        torch._foreach_lerp_([self.tensors[n] for n in names], [live[n] for n in names], share)
+        held = [local(self.tensors[name]) for name in names]  # shards average as the whole does
+        torch._foreach_lerp_(held, [local(live[name]) for name in names], share)
         for name in live.keys() - set(names):
             self.tensors[name].copy_(live[name])
 

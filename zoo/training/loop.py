@@ -190,13 +190,14 @@ class _Loop:
 
     def _backward(self, whole: Batch) -> None:
         batch = self._place.share(whole)
-        with autocast(self.config, self.batches.device):
-            losses: Losses = self._called(*batch)
-        self._finite.see(losses.total, self.epoch, self._step + 1)
-        self.means.add(losses, len(batch[0]))
-        weight = self._weight(len(batch[0]))
-        loss = losses.total if weight == 1 else losses.total * weight
-        self._place.backward(loss, self._called, last=self._steps_after(self._position + 1))
+        steps = self._steps_after(self._position + 1)
+        with self._place.exchanging(self._called, wanted=steps):
+            with autocast(self.config, self.batches.device):
+                losses: Losses = self._called(*batch)
+            self._finite.see(losses.total, self.epoch, self._step + 1)
+            self.means.add(losses, len(batch[0]))
+            weight = self._weight(len(batch[0]))
+            self._place.backward(losses.total if weight == 1 else losses.total * weight)
 
     def _weight(self, own: int) -> float:
         """Return what the loss of so many examples counts, so that a step's is their mean.
@@ -234,6 +235,7 @@ class _Loop:
         if self._validation is None:
             return None
         with self._average.in_place() if self._average else contextlib.nullcontext():
+            self._place.alike(self._module)
             return evaluate_losses(
                 self._called,
                 self._validation,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from zoo.api import TrainConfig
 from zoo.errors import BadOption, TrainingError
@@ -49,8 +50,10 @@ class Optimizer:
         groups = _groups(module, config, rates or {})
         self.parameters = [p for group in groups for p in group["params"]]
         if config.optimizer == "sgd":
+            # torch has no fused sgd of shards.
+            fused = not any(isinstance(p, DTensor) for p in self.parameters)
             self.torch: torch.optim.Optimizer = torch.optim.SGD(
-                groups, config.lr, config.momentum, nesterov=config.nesterov, fused=True
+                groups, config.lr, config.momentum, nesterov=config.nesterov, fused=fused
             )
         elif config.optimizer == "adam":
             self.torch = torch.optim.Adam(groups, config.lr, fused=True)

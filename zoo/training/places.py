@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from zoo.api import Losses, TrainConfig
-from zoo.errors import RunError, TrainingError, UsageError
+from zoo.errors import BadOption, RunError, TrainingError, Unfit, UsageError
 from zoo.progress import Silent, current, reporting
 
 Batch = tuple[Tensor, ...]
@@ -45,9 +46,16 @@ class Place:
         """Return this process's part of a batch that all processes drew alike."""
         return batch
 
-    def backward(self, loss: Tensor, module: nn.Module, *, last: bool) -> None:
-        """Add a loss's gradient to the module's; `last` says that a step follows."""
+    def exchanging(self, module: nn.Module, *, wanted: bool) -> AbstractContextManager[None]:
+        """Return the context of a forward and backward pass; `wanted` says that a step follows."""
+        return contextlib.nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradient to those of the weights."""
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def alike(self, module: nn.Module) -> None:
+        """Give every process the main one's buffers: running statistics are each one's own."""
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, this one's with their gradient."""
@@ -95,9 +103,18 @@ class FabricPlace(Place):
         first, last = self.rank * count // self.world, (self.rank + 1) * count // self.world
         return tuple(tensor[first:last] for tensor in batch)
 
-    def backward(self, loss: Tensor, module: nn.Module, *, last: bool) -> None:
-        with self._fabric.no_backward_sync(module.wrapped, enabled=not last):
-            self._fabric.backward(loss)
+    def exchanging(self, module: nn.Module, *, wanted: bool) -> AbstractContextManager[None]:
+        context: AbstractContextManager[None] = self._fabric.no_backward_sync(
+            module.wrapped, enabled=not wanted
+        )
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        self._fabric.backward(loss)
+
+    def alike(self, module: nn.Module) -> None:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
     def gather(self, rows: Tensor) -> Tensor:
         counts = [int(each) for each in self.each(torch.tensor(len(rows)))]
@@ -187,7 +204,7 @@ def placed(config: TrainConfig, device: torch.device) -> Iterator[Place]:
         with contextlib.nullcontext() if place.main else reporting(Silent()):
             yield place
             place.wait()
-    except (KeyboardInterrupt, RunError, TrainingError):
+    except (KeyboardInterrupt, BadOption, RunError, TrainingError, Unfit):
         # All processes stop alike: the main one tells it, and would be killed by another's failure.
         if place.main:
             raise
@@ -199,6 +216,7 @@ def placed(config: TrainConfig, device: torch.device) -> Iterator[Place]:
 def _launched(config: TrainConfig, device: torch.device, outside: int) -> Any:
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from lightning_fabric.utilities.exceptions import MisconfigurationException
     except ImportError:
         raise UsageError(
@@ -211,6 +229,8 @@ def _launched(config: TrainConfig, device: torch.device, outside: int) -> Any:
             devices=here,
             num_nodes=outside // here if outside > 1 else 1,
             strategy=_sharded(max(outside, here)) if config.strategy == "fsdp" else "ddp",
+            # A batch system's variables tell of its own tasks, not of the processes started here.
+            plugins=None if outside > 1 else [LightningEnvironment()],
         )
     except (MisconfigurationException, ValueError) as error:
         reason = " ".join(str(error).split())
