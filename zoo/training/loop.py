@@ -150,6 +150,12 @@ class _Loop:
         return state_of(self._module)  # a module may put other tensors in place of its buffers
 
     @property
+    def _unsaved(self) -> dict[str, Tensor]:
+        """The buffers that a module leaves out of its state, as it may a queue of features."""
+        buffers = self._module.named_buffers(remove_duplicate=False)
+        return {n: b.detach() for n, b in buffers if n not in self._weights}
+
+    @property
     def exhausted(self) -> bool:
         """Whether validation has not improved for as many epochs as patience lasts."""
         return self.config.patience is not None and self._stale >= self.config.patience
@@ -308,6 +314,7 @@ class _Loop:
         means = self.means.summed(self._place)
         groups = {
             "weights": self._weights,
+            "unsaved": self._unsaved,
             "optimizer": moments,
             "average": self._average.tensors if self._average else {},
             "best": self._best,
@@ -371,16 +378,17 @@ class _Loop:
                 "The examples are not those that this run began with, so it cannot go on."
                 " Bring them back, or train anew."
             )
-        device, weights = self.batches.device, groups["weights"]
-        shapes = {name: tensor.shape for name, tensor in weights.items()}
-        found = {name: tensor.shape for name, tensor in self._weights.items()}
+        device, held = self.batches.device, groups["weights"] | groups.get("unsaved", {})
+        live = self._weights | self._unsaved
+        shapes = {name: tensor.shape for name, tensor in held.items()}
+        found = {name: tensor.shape for name, tensor in live.items()}
         if changed := sorted(n for n in shapes | found if shapes.get(n) != found.get(n)):
             raise RunError(
                 f"The model is not the one that this run began with: '{changed[0]}' was"
                 f" {_shape(shapes.get(changed[0]))} and is {_shape(found.get(changed[0]))}."
                 " Bring its plugin back to what it was, or train anew."
             )
-        put(self._weights, weights)
+        put(live, held)
         self._optimizer.load(groups.get("optimizer", {}), state["optimizer"])
         if self._average:
             self._average.load(groups["average"])
