@@ -347,7 +347,7 @@ def killed_when_saving(process: Process, root: Path, kind: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_a_run_may_be_killed_at_any_moment_of_its_life(kind: str, cli: Cli, tmp_path: Path) -> None:
-    """Sixteen kills, spread over start-up, training and saving, several to one run."""
+    """Sixteen kills at least, spread over start-up, training and saving, several to one run."""
     command: tuple[Any, ...] = PRETRAIN
     parents = tmp_path / "parents"
     parents.mkdir()
@@ -363,7 +363,8 @@ def test_a_run_may_be_killed_at_any_moment_of_its_life(kind: str, cli: Cli, tmp_
     shares = [0.98 * (number + draw.random()) / 14 for number in range(14)]
     draw.shuffle(shares)
     kills = deaths = attempt = 0
-    while kills < 16:
+    # What comes after the sixteenth is for a machine that starts slowly: ten are to hit a run.
+    while kills < 16 or (deaths < 10 and kills < 60):
         attempt += 1
         root = tmp_path / f"runs{attempt}"
         shutil.copytree(parents, root)
@@ -376,6 +377,8 @@ def test_a_run_may_be_killed_at_any_moment_of_its_life(kind: str, cli: Cli, tmp_
                     life = min(life, time.monotonic() - started)
             elif kills < 16:
                 ends = killed_when_saving(process, root, kind)
+            elif deaths < 10:
+                ends = waited(process, draw.uniform(0.5, 0.98) * life)
             else:
                 ends = waited(process, 600)
             kills += not ends
@@ -387,7 +390,6 @@ def test_a_run_may_be_killed_at_any_moment_of_its_life(kind: str, cli: Cli, tmp_
                 deaths += state == "dead"
                 arguments = ("resume", made[0].name)
         finished_as(the_run(root, kind), reference)
-    assert kills >= 16
     assert deaths >= 10
 
 
