@@ -238,6 +238,23 @@ def test_damaged_or_unfinished_parts_are_made_anew(tmp_path: Path) -> None:
     assert again.reused == 1
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_recipe_of_several_processes_is_refused(
+    outside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them would measure and export."""
+    several = TINY
+    if outside:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    else:
+        finetuning = dataclasses.replace(TINY.finetuning, devices=2)
+        several = dataclasses.replace(TINY, finetuning=finetuning)
+    with pytest.raises(BadOption, match="recipe 'tiny' trains in one process"):
+        pipeline.run("tiny", workspace=workspace_with(several, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("seeds", [[], [1, 1]])
 def test_seeds_are_at_least_one_and_each_once(tmp_path: Path, seeds: list[int]) -> None:
     with pytest.raises(BadOption, match="each once"):

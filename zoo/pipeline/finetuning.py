@@ -127,7 +127,7 @@ def make_finetuning(
             parent=_parent_record(parent) if parent else None,
         )
         run = begin(workspace, resumed, record, place)
-        with run.recording():
+        with run.recording(), place.together():
             with place.in_turn():
                 examples, train, held = _labelled(parts["dataset"], data, training, finetune)
             classifier = Classifier(preprocess, model.encoder, top, frozen=finetune.freeze)  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ def make_pretraining(
             "pretrain", parts, data, data.input, training, str(device), threads, recipe
         )
         run = begin(workspace, resumed, record, place)
-        with run.recording():
+        with run.recording(), place.together():
             with place.in_turn():
                 inputs, labelled = _unlabelled_inputs(parts["dataset"], data)
             # Held out of the training split alone, as in finetuning: what that is validated on

@@ -27,7 +27,7 @@ from zoo.pipeline.resuming import resume
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
-from zoo.training import resolve_device
+from zoo.training import processes_of, resolve_device
 
 _HARMLESS = ("checkpoint_seconds", "checkpoint_steps", "log")
 """Training options that decide nothing of what a run comes to."""
@@ -115,6 +115,11 @@ def run(
         raise BadOption(f"seeds: {seeds} must name at least one seed, and each once.")
     if spec.scratch and spec.finetuning.validation == 0:
         raise Unfit(f"Recipe '{recipe}' holds no validation data out, so nothing can be chosen on.")
+    if max(map(processes_of, (spec.pretraining, spec.finetuning))) > 1:
+        raise BadOption(
+            f"devices: recipe '{recipe}' trains in one process. For several, type zoo pretrain"
+            " and zoo finetune."
+        )
     maker = _Maker(spec, workspace, threads, device, fresh)
     try:
         pretrainings, made = _make(maker, spec, seeds)

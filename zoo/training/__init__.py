@@ -9,15 +9,18 @@ checkpoints  what an exact resume needs, on disk
 stopping     Ctrl-C between two steps
 evaluation   losses and outputs in evaluation mode
 places       one process, or several that exchange gradients
+launching    which of the two it is: the processes that were asked for, joined
+processes    how they are started and meet, and what is told where one fails
 devices      device, threads, arithmetic
 """
 
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.devices import cpu_threads, resolve_device, seed_everything
 from zoo.training.evaluation import evaluate_losses, outputs
+from zoo.training.launching import placed, processes_of
 from zoo.training.loop import Epoch, fit
 from zoo.training.optimizing import check_training
-from zoo.training.places import Place, placed, whole
+from zoo.training.places import Place, whole
 from zoo.training.stopping import listening
 from zoo.training.watching import Goal
 
@@ -33,6 +36,7 @@ __all__ = [
     "listening",
     "outputs",
     "placed",
+    "processes_of",
     "resolve_device",
     "seed_everything",
     "whole",

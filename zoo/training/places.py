@@ -1,14 +1,12 @@
 """Where steps happen: in one process, or in several that exchange what they computed.
 
 `fit` knows a `Place` and nothing else of it: how a batch is shared, a gradient exchanged, a figure
-summed. lightning-fabric is imported only where several processes are asked for.
+summed. How several processes come about is told in `launching`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -18,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from zoo.api import Losses, TrainConfig
-from zoo.errors import BadOption, RunError, TrainingError, Unfit, UsageError
-from zoo.progress import Silent, current, reporting
+from zoo.api import Losses
+from zoo.progress import current
+from zoo.training.processes import Team
 
 Batch = tuple[Tensor, ...]
 
@@ -76,6 +74,10 @@ class Place:
     def wait(self) -> None:
         """Go on when all processes are here."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """Return a context whose errors name the process that failed, not one that lost it."""
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
         """Let the main process go through this block first: what it fetches, the others find."""
@@ -89,9 +91,9 @@ class Place:
 class FabricPlace(Place):
     """One of several processes, each with a device, joined by lightning-fabric."""
 
-    def __init__(self, fabric: Any) -> None:
+    def __init__(self, fabric: Any, team: Team) -> None:
         super().__init__(fabric.device)
-        self._fabric = fabric
+        self._fabric, self._team = fabric, team
         self.rank, self.world = fabric.global_rank, fabric.world_size
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -135,6 +137,9 @@ class FabricPlace(Place):
 
     def wait(self) -> None:
         self._fabric.barrier()
+
+    def together(self) -> AbstractContextManager[None]:
+        return self._team.together()
 
 
 class _Plain(nn.Module):
@@ -190,70 +195,13 @@ def current_place() -> Place:
 
 
 @contextlib.contextmanager
-def placed(config: TrainConfig, device: torch.device) -> Iterator[Place]:
-    """Start the processes that a config asks for; yields this one's place.
-
-    Under torchrun the processes are there, and are as many as it says. Raises `UsageError`.
-    """
-    place = Place(device)
-    outside = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-    if config.devices > 1 or outside > 1:
-        place = FabricPlace(_launched(config, device, outside))
+def entered(place: Place) -> Iterator[None]:
+    """Make a place the current one within this block."""
     token = _current.set(place)
     try:
-        with contextlib.nullcontext() if place.main else reporting(Silent()):
-            yield place
-            place.wait()
-    except (KeyboardInterrupt, BadOption, RunError, TrainingError, Unfit):
-        # All processes stop alike: the main one tells it, and would be killed by another's failure.
-        if place.main:
-            raise
-        raise SystemExit(0) from None
+        yield
     finally:
         _current.reset(token)
-
-
-def _launched(config: TrainConfig, device: torch.device, outside: int) -> Any:
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-        from lightning_fabric.utilities.exceptions import MisconfigurationException
-    except ImportError:
-        raise UsageError(
-            "Several processes need lightning-fabric. Type: pip install 'plugzoo[fabric]'"
-        ) from None
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if outside > 1 else config.devices
-    try:
-        fabric = Fabric(
-            accelerator=device.type,
-            devices=here,
-            num_nodes=outside // here if outside > 1 else 1,
-            strategy=_sharded(max(outside, here)) if config.strategy == "fsdp" else "ddp",
-            # A batch system's variables tell of its own tasks, not of the processes started here.
-            plugins=None if outside > 1 else [LightningEnvironment()],
-        )
-    except (MisconfigurationException, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"{here} devices of the kind '{device.type}' cannot be used: {reason}"
-        ) from None
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric.launch()
-    return fabric
-
-
-def _sharded(world: int) -> Any:
-    """Return Fabric's strategy in which each process keeps a shard of every weight and moment."""
-    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
-    from torch.distributed.fsdp import fully_shard
-
-    def shard(module: nn.Module, mesh: Any) -> nn.Module:
-        # As one: weights may be shared between an encoder and its decoder. Gathered weights do not
-        # outlive a forward pass, so that the average may take their place between two.
-        fully_shard(module, mesh=mesh["data_parallel"], reshard_after_forward=True)
-        return module
-
-    return ModelParallelStrategy(shard, data_parallel_size=world, tensor_parallel_size=1)
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
