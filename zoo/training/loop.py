@@ -307,6 +307,7 @@ class _Loop:
     def _save(self) -> None:
         if self._checkpoints is None:
             return
+        self._checkpoints.begin()
         self._finite.check(self.epoch)
         if not self._sound():
             return
