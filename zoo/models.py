@@ -65,12 +65,13 @@ class Preprocess(nn.Module):
         return "" if self.source == self.target else f"{self.source} becomes {self.target}"
 
     def forward(self, raw: Tensor) -> Tensor:
-        inputs = raw.to(torch.float32)
+        inputs = raw.to(torch.float32, copy=True)  # to be changed in place: memory is what it costs
         if self.to_grey:
             inputs = (inputs * self.luma).sum(1, keepdim=True)
         if self.resizes:
             inputs = torch.matmul(self.rows, torch.matmul(inputs, self.columns))
-        return inputs * self.scale + self.bias
+        spread = self.scale.shape[1] > inputs.shape[1]  # one grey channel to three
+        return (inputs * self.scale if spread else inputs.mul_(self.scale)).add_(self.bias)
 
 
 def stages(encoder: nn.Module) -> list[nn.Module]:
