@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from zoo import pipeline
+from zoo.api import Component, FinetuneConfig, TrainConfig
 from zoo.pipeline import Workspace
 
 pytestmark = pytest.mark.slow
@@ -37,8 +40,6 @@ def test_the_transfer_done_right_reaches_ninety(real_data: Path, tmp_path: Path)
 def test_convolutional_backbones_on_real_images(
     backbone: str, real_data: Path, tmp_path: Path
 ) -> None:
-    from zoo.api import Component, FinetuneConfig, TrainConfig
-
     workspace = Workspace(runs=tmp_path, data=real_data)
     short = TrainConfig(epochs=1)
     small = Component(backbone, channels=(16, 32))
@@ -55,3 +56,31 @@ def test_convolutional_backbones_on_real_images(
     assert exported.proof.passed
     assert exported.proof.comparison is not None
     assert exported.proof.comparison.onnx_accuracy > 0.9
+
+
+def test_pictures_in_folders_become_a_proved_file(real_data: Path, tmp_path: Path) -> None:
+    """Fashion-MNIST as PNG files: 2,000 in class folders, 8,000 without labels, 2,000 to test."""
+    script = Path(__file__).parents[1] / "benchmarks" / "write_pictures.py"
+    counts = ("--labelled", "200", "--unlabelled", "8000", "--test", "200")
+    command = [sys.executable, script, tmp_path / "fashion", *counts, "--data-root", real_data]
+    subprocess.run(command, check=True)
+    workspace = Workspace(runs=tmp_path / "runs", data=tmp_path / "data")
+    run = pipeline.pretrain(
+        Component("conv", channels=(16, 32)),
+        dataset=Component("folder", path=str(tmp_path / "fashion"), size=28, channels=1),
+        objective="denoise",
+        training=TrainConfig(epochs=2),
+        workspace=workspace,
+    )
+    found = run.record.metrics
+    assert found["train_examples"] + found["validation_examples"] == 10_000
+    training = TrainConfig(epochs=10, batch_size=64)
+    top = pipeline.finetune(run, training=training, workspace=workspace)
+    found = top.record.metrics
+    assert found["train_examples"] + found["validation_examples"] == 2_000
+    assert "T-shirt or top" in top.record.classes
+    exported = pipeline.export(top, workspace=workspace)
+    assert exported.proof.passed
+    assert exported.proof.examples == 2_000
+    assert exported.proof.comparison is not None
+    assert exported.proof.comparison.onnx_accuracy > 0.7
