@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from zoo import pipeline
+from zoo import pipeline, runs
 from zoo.api import (
     Component,
     Dataset,
@@ -25,7 +28,9 @@ from zoo.cli.main import VERBS
 from zoo.errors import BadOption, DataError, PluginFault, RunError, Unfit, UsageError
 from zoo.pipeline import Workspace
 from zoo.progress import reporting
+from zoo.record import Record
 from zoo.registry import Registry
+from zoo.runs import Run
 
 SHORT = TrainConfig(epochs=2, batch_size=64)
 SMALL = Component("mlp", widths=(16,), features=8)
@@ -328,3 +333,31 @@ def test_a_loss_on_probabilities_is_recorded_and_learns_slower(workspace: Worksp
     # A softmax under cross entropy cannot bring ten classes below log(e + 9) - 1 = 1.46.
     assert loss("probabilities") > 1.46
     assert loss("logits") < 1.46
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_ctrl_c_in_a_runs_first_moment_is_written_down(
+    kind: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is there, and nothing guards it yet."""
+    create = runs.create
+    deeds: dict[str, Any] = {
+        "pretrain": functools.partial(pipeline.pretrain, SMALL),
+        "finetune": functools.partial(pipeline.finetune, None, backbone=SMALL),
+    }
+
+    def interrupted(root: Path, record: Record) -> Run:
+        made = create(root, record)
+        os.kill(os.getpid(), signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(runs, "create", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            deeds[kind](training=SHORT, workspace=workspace)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    [run] = runs.every(workspace.runs_root)[0]
+    assert run.state == "interrupted"
+    assert not run.metrics()

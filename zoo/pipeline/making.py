@@ -25,7 +25,7 @@ from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Record
 from zoo.runs import Run
-from zoo.training import Checkpoints, Epoch, Place
+from zoo.training import Checkpoints, Epoch, Place, holding
 
 
 def start_record(
@@ -142,7 +142,19 @@ def checkpoints_of(run: Run, training: TrainConfig) -> Checkpoints:
     )
 
 
-def begin(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Run:
+@contextlib.contextmanager
+def recorded(
+    workspace: Workspace, resumed: Run | None, record: Record, place: Place
+) -> Iterator[Run]:
+    """Begin a run and keep its record true; from its first moment on, Ctrl-C is written down."""
+    with holding() as stop:
+        run = _begin(workspace, resumed, record, place)
+        with run.recording(), place.together():
+            stop.release()
+            yield run
+
+
+def _begin(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Run:
     """Make the run's folder, or take the one that goes on; raises `RunError` where it changed."""
     if place.main:
         run = resumed or runs.create(workspace.runs_root, record)

@@ -21,7 +21,7 @@ from zoo.training.launching import placed, processes_of
 from zoo.training.loop import Epoch, fit
 from zoo.training.optimizing import check_training
 from zoo.training.places import Place, whole
-from zoo.training.stopping import listening
+from zoo.training.stopping import holding, listening
 from zoo.training.watching import Goal
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "cpu_threads",
     "evaluate_losses",
     "fit",
+    "holding",
     "listening",
     "outputs",
     "placed",

@@ -20,6 +20,13 @@ class Stop:
 
     asked = False
     waits = False
+    held = False
+
+    def release(self) -> None:
+        """Let Ctrl-C interrupt again, and at once where it came meanwhile."""
+        self.held = False
+        if self.asked:
+            raise KeyboardInterrupt
 
 
 _heard: ContextVar[Stop | None] = ContextVar("zoo_stop", default=None)
@@ -41,6 +48,8 @@ def listening() -> Iterator[Stop]:
 
     def ask(number: int, frame: object) -> None:
         again, stop.asked = stop.asked, True
+        if stop.held and not again:
+            return
         if again or not stop.waits:
             raise KeyboardInterrupt
         current().note("stopping after this step; once more: at once")
@@ -52,6 +61,17 @@ def listening() -> Iterator[Stop]:
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _heard.reset(token)
+
+
+@contextlib.contextmanager
+def holding() -> Iterator[Stop]:
+    """Let a first Ctrl-C wait until `release` is called: what is begun here gets under guard."""
+    stop = _heard.get() or Stop()
+    stop.held = True
+    try:
+        yield stop
+    finally:
+        stop.held = False
 
 
 @contextlib.contextmanager
