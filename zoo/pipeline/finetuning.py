@@ -18,9 +18,9 @@ from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
 from zoo.pipeline.making import (
     augmenter,
+    begun,
     checkpoints_of,
     make_batches,
-    recorded,
     resume_epochs,
     start_record,
     summary,
@@ -126,7 +126,7 @@ def make_finetuning(
             finetune=to_json(finetune),
             parent=_parent_record(parent) if parent else None,
         )
-        with recorded(workspace, resumed, record, place) as run:
+        with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
                 examples, train, held = _labelled(parts["dataset"], data, training, finetune)
             classifier = Classifier(preprocess, model.encoder, top, frozen=finetune.freeze)  # type: ignore[arg-type]

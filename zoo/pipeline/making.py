@@ -143,9 +143,7 @@ def checkpoints_of(run: Run, training: TrainConfig) -> Checkpoints:
 
 
 @contextlib.contextmanager
-def recorded(
-    workspace: Workspace, resumed: Run | None, record: Record, place: Place
-) -> Iterator[Run]:
+def begun(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Iterator[Run]:
     """Begin a run and keep its record true; from its first moment on, Ctrl-C is written down."""
     with holding() as stop:
         run = _begin(workspace, resumed, record, place)

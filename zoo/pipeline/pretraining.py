@@ -16,9 +16,9 @@ from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
 from zoo.pipeline.making import (
     augmenter,
+    begun,
     checkpoints_of,
     make_batches,
-    recorded,
     resume_epochs,
     start_record,
     summary,
@@ -91,7 +91,7 @@ def make_pretraining(
         record = start_record(
             "pretrain", parts, data, data.input, training, str(device), threads, recipe
         )
-        with recorded(workspace, resumed, record, place) as run:
+        with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
                 inputs, labelled = _unlabelled_inputs(parts["dataset"], data)
             # Held out of the training split alone, as in finetuning: what that is validated on
