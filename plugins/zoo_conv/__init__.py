@@ -22,6 +22,15 @@ class ConvResidualConfig(ConvConfig):
     blocks: int = knob(1, "residual blocks a stage", low=1)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvNanoConfig:
+    channels: tuple[int, ...] = knob(
+        (8, 8, 12, 12, 16),
+        "channels of the 3×3 convolutions; each two are followed by a halving",
+        low=1,
+    )
+
+
 def build_conv(config: ConvConfig, input: ImageInput) -> nn.Module:
     from zoo_conv.model import ConvAutoencoder
 
@@ -32,6 +41,12 @@ def build_residual(config: ConvResidualConfig, input: ImageInput) -> nn.Module:
     from zoo_conv.model import ConvAutoencoder
 
     return ConvAutoencoder(config, input, blocks=config.blocks)
+
+
+def build_nano(config: ConvNanoConfig, input: ImageInput) -> nn.Module:
+    from zoo_conv.nano import NanoAutoencoder
+
+    return NanoAutoencoder(config, input)
 
 
 @hookimpl
@@ -48,5 +63,11 @@ def zoo_backbones() -> list[BackboneSpec]:
             summary="convolutional autoencoder with residual blocks in every stage",
             config=ConvResidualConfig,
             build=build_residual,
+        ),
+        BackboneSpec(
+            name="conv-nano",
+            summary="a few thousand weights: unpadded convolutions and a learned average",
+            config=ConvNanoConfig,
+            build=build_nano,
         ),
     ]

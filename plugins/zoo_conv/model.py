@@ -29,7 +29,7 @@ class ConvAutoencoder(nn.Module):
         decoder: list[nn.Module] = []
         for stage, (before, after) in enumerate(pairwise(channels)):
             encoder += [_down(before, after), *(ResidualBlock(after) for _ in range(blocks))]
-            up = _up(after, before, sizes[stage], sizes[stage + 1], last=stage == 0)
+            up = doubling(after, before, sizes[stage], sizes[stage + 1], last=stage == 0)
             decoder = [*(ResidualBlock(after) for _ in range(blocks)), up, *decoder]
         code = (channels[-1], *sizes[-1])
         flat = code[0] * code[1] * code[2]
@@ -78,7 +78,7 @@ def _down(before: int, after: int) -> nn.Module:
     return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
 
 
-def _up(
+def doubling(
     before: int, after: int, size: tuple[int, int], halved: tuple[int, int], *, last: bool
 ) -> nn.Module:
     # A transposed convolution returns 2n - 1; an even size needs one more row or column.
