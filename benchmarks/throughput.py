@@ -11,7 +11,6 @@ onnxruntime takes all cores, whatever --threads says.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +24,9 @@ from torch import nn
 from zoo.api import Component, Dataset, Examples
 from zoo.cli.output import print_json, table
 from zoo.export.card import Card
-from zoo.export.graph import to_onnx
-from zoo.export.proof import Reference, prove
+from zoo.export.graph import finished, to_graph
+from zoo.export.modelfile import open_model
+from zoo.export.proof import Evidence, Reference, prove
 from zoo.models import Classifier
 from zoo.pipeline.assembly import (
     build_backbone,
@@ -72,18 +72,17 @@ def measure(classifier: Classifier, data: Dataset, examples: Examples) -> dict[s
         weights_sha256="",
         versions=versions(),
     )
-    exported = timed(seconds, "export", lambda: to_onnx(classifier, data.input, card))
+    exported = timed(seconds, "export", lambda: finished(to_graph(classifier, data.input), card))
     reference = Reference(
         images=examples.inputs.numpy(),
         labels=examples.labels.numpy(),
         logits=logits.numpy(),
         card=card,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(exported)
-        proof = timed(seconds, "proof", lambda: prove(path, reference))
-    if not proof.passed:
+    file = open_model(Path("model.onnx"), exported)
+    evidence = Evidence(reference, "not measured", lambda: exported)
+    proof = timed(seconds, "proof", lambda: prove(file, evidence))
+    if proof.verdict == "failed":
         raise click.ClickException(f"the proof did not pass: {proof.failures}")
     return seconds
 

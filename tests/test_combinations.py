@@ -47,7 +47,7 @@ def test_every_combination_ends_in_a_proved_file(
     exported = pipeline.export(finetuned, workspace=workspace)
     assert exported.proof.passed
     assert exported.proof.comparison is not None
-    assert exported.proof.comparison.torch_accuracy == pytest.approx(evaluation.accuracy)
+    assert exported.proof.comparison.reference_accuracy == pytest.approx(evaluation.accuracy)
     files = {path.name for path in finetuned.folder.iterdir()}
     assert {"model.onnx", "proof.json", "run.json", "weights.safetensors"} <= files
     assert not [name for name in files if name.endswith((".data", ".partial"))]

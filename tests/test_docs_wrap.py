@@ -69,8 +69,8 @@ def test_every_command_as_typed(cli: Cli, tmp_path: Path) -> None:
     assert proved == ["shufflenet.onnx", "resnet10t.onnx"]
     forgotten = cli("validate", "shufflenet.onnx")
     assert forgotten.exit_code != 0
-    assert "Unknown backbone 'shufflenet'" in forgotten.stderr
-    assert "my_torchvision" in forgotten.stderr
+    assert "Unknown backbone 'shufflenet'" in forgotten.stdout
+    assert "my_torchvision" in forgotten.stdout
     assert says("**`Unknown backbone 'shufflenet'`**")
 
 

@@ -57,6 +57,12 @@ class ModelFileError(ZooError):
     """A file is not an ONNX file, or not one that zoo wrote."""
 
 
+class NoModelFile(ModelFileError):
+    """There is no file of that name, or it is a folder."""
+
+    exit_status = 2
+
+
 class ProofError(ZooError):
     """An exported file does not reproduce the PyTorch classifier it came from."""
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from zoo.runs import load
@@ -98,8 +97,6 @@ def test_wrong_names_and_options(
         (("evaluate", "latest"), ("There is no finished finetuning under 'runs'", "zoo runs")),
         (("evaluate", "nowhere"), ("There is no run 'nowhere' under 'runs'",)),
         (("export", "latest"), ("There is no finished finetuning",)),
-        (("validate", "nowhere.onnx"), ("There is no file 'nowhere.onnx'", "zoo export")),
-        (("predict", "nowhere.onnx", "x.png"), ("There is no file 'nowhere.onnx'",)),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_or_is_not_there(
@@ -207,48 +204,7 @@ def test_a_run_of_a_plugin_that_is_gone_says_whose_it_was(cli: Cli, tmp_path: Pa
     refused(cli("evaluate", "latest"), 2, "Unknown backbone 'only-encoder'", "plugin file:mine")
 
 
-# --- model files and pictures ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("verb", ["validate", "predict"])
-@pytest.mark.parametrize("kind", ["empty", "garbage", "truncated", "pytorch", "folder", "foreign"])
-def test_files_that_are_not_ours(cli: Cli, trained: Any, verb: str, kind: str) -> None:
-    Image.new("L", (8, 8)).save("picture.png")
-    path = Path("bad.onnx")
-    words = "'bad.onnx' is not a file that onnxruntime can load"
-    if kind == "empty":
-        path.write_bytes(b"")
-        words = "'bad.onnx' is empty"
-    elif kind == "garbage":
-        path.write_bytes(b"this is no model" * 100)
-    elif kind == "truncated":
-        path.write_bytes(trained.model.read_bytes()[:-200])
-    elif kind == "pytorch":
-        torch.save({"weight": torch.zeros(3)}, path)
-        words = "zip archive, as a PyTorch file is"
-    elif kind == "folder":
-        path.mkdir()
-        words = "'bad.onnx' is a folder"
-    else:
-        import onnx
-        from onnx import TensorProto, helper
-
-        value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-        node = helper.make_node("Identity", ["x"], ["y"])
-        out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-        graph = helper.make_graph([node], "g", [value], [out])
-        onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[
-            helper.make_opsetid("", 18)]), path)  # fmt: skip
-        words = "was not exported by zoo"
-    args = ("picture.png",) if verb == "predict" else ()
-    refused(cli(verb, path, *args), 1, words)
-
-
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99])
-def test_a_truncated_model_is_never_proved(cli: Cli, trained: Any, share: float) -> None:
-    data = trained.model.read_bytes()
-    trained.model.write_bytes(data[: int(len(data) * share)])
-    refused(cli("validate", trained.model), 1, "model.onnx'")
+# --- pictures and outputs; tests/cli/test_bad_models.py has the model files ------------------
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "truncated", "folder"])

@@ -116,4 +116,5 @@ def _json(result: Any) -> dict[str, Any]:
         dataclasses.asdict(method) | {"mean": method.mean, "deviation": method.deviation}
         for method in result.methods
     ]
-    return dataclasses.asdict(result) | {"methods": methods, "gain": result.gain}
+    whole = {"methods": methods, "proof": result.proof.to_json(), "gain": result.gain}
+    return dataclasses.asdict(result) | whole

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from zoo.api import ImageInput
 from zoo.errors import ModelFileError
+from zoo.export.seal import BLANK, KEY
+from zoo.pictures import RULE
 
 SCHEMA = 1
-LAYOUT = "NCHW"
+LAYOUTS = ("NCHW", "NHWC")
+PRECISIONS = ("fp32", "int8", "fp16")
 INPUT = "image"
 OUTPUTS = ("logits", "probabilities")
+PIXELS = {1: "Gray8", 3: "Rgb8"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
     """The metadata of an exported file; no date and no path, so that two exports are equal.
 
-    `metrics` holds fractions 0..1: `accuracy` on the data set's test split.
+    `metrics` holds fractions 0..1: `accuracy` on the data set's test split. `dataset_sha256` is
+    that of the test split: inputs, then labels as int64. `batch` is None where any size is taken.
+    `quantization` says of an int8 or fp16 file how it was made and how it agrees with its twin.
     """
 
     run: str
@@ -30,24 +37,71 @@ class Card:
     metrics: dict[str, float]
     weights_sha256: str
     versions: dict[str, str]
+    dataset_sha256: str = ""
+    license: str = "unknown"
+    layout: str = "NCHW"
+    batch: int | None = None
+    precision: str = "fp32"
+    quantization: dict[str, Any] | None = None
+    target: str = ""
+
+    @property
+    def shape(self) -> list[int | str]:
+        """The shape of the graph's input, `batch` standing for any size."""
+        size = self.input
+        inner = [size.channels, size.height, size.width]
+        if self.layout == "NHWC":
+            inner = [size.height, size.width, size.channels]
+        return [self.batch or "batch", *inner]
+
+    @property
+    def dataset(self) -> str:
+        return self._name("dataset")
+
+    @property
+    def model(self) -> str:
+        """A short name: the backbone and the data set."""
+        return f"{self._name('backbone')}-{self.dataset}"
+
+    def _name(self, kind: str) -> str:
+        part = self.components.get(kind)
+        return str(part.get("name", "")) if isinstance(part, dict) else ""
 
     def to_metadata(self) -> dict[str, str]:
+        """Return every key; the seal's place is blank."""
         described = {
-            "layout": LAYOUT,
+            "layout": self.layout,
             "dtype": "uint8",
             "range": [0, 255],
+            "shape": self.shape,
             **dataclasses.asdict(self.input),
+            "picture": RULE,
         }
-        return {
+        written = {
             "zoo.schema": str(SCHEMA),
+            "zoo.model": self.model,
             "zoo.run": self.run,
             "zoo.labels": _dump(self.labels),
             "zoo.input": _dump(described),
             "zoo.components": _dump(self.components),
+            "zoo.dataset": self.dataset,
+            "zoo.dataset_sha256": self.dataset_sha256,
             "zoo.metrics": _dump(self.metrics),
             "zoo.weights_sha256": self.weights_sha256,
             "zoo.versions": _dump(self.versions),
+            "zoo.precision": self.precision,
+            "license": self.license,
+            KEY: BLANK.decode(),
         }
+        if self.quantization is not None:
+            written["zoo.quantization"] = _dump(self.quantization)
+        if self.target:
+            written["zoo.target"] = self.target
+        if self.input.channels in PIXELS:  # keys of the ONNX specification
+            written["Image.BitmapPixelFormat"] = PIXELS[self.input.channels]
+            written["Image.ColorSpaceGamma"] = "SRGB"
+            written["Image.NominalPixelRange"] = "NominalRange_0_255"
+        return written
 
 
 def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
@@ -64,6 +118,7 @@ def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
         )
     try:
         described = json.loads(metadata["zoo.input"])
+        written = metadata.get("zoo.quantization")
         card = Card(
             run=metadata["zoo.run"],
             labels=json.loads(metadata["zoo.labels"]),
@@ -72,20 +127,55 @@ def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
             metrics=json.loads(metadata["zoo.metrics"]),
             weights_sha256=metadata["zoo.weights_sha256"],
             versions=json.loads(metadata["zoo.versions"]),
+            dataset_sha256=metadata["zoo.dataset_sha256"],
+            license=metadata["license"],
+            layout=described["layout"],
+            batch=None if described["shape"][0] == "batch" else described["shape"][0],
+            precision=metadata["zoo.precision"],
+            quantization=None if written is None else json.loads(written),
+            target=metadata.get("zoo.target", ""),
         )
-        sound = (
-            (described["layout"], described["dtype"]) == (LAYOUT, "uint8")
-            and described["range"] == [0, 255]
-            and all(isinstance(name, str) for name in card.labels)
-            and all(isinstance(size, int) and size > 0 for size in card.input.shape)
-            and isinstance(card.metrics, dict)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"The metadata of '{path}' is damaged: {error!r}.") from None
-    if not sound:
-        raise ModelFileError(f"The metadata of '{path}' is damaged: labels or input are not sound.")
+        wrong = _unsound(card, described, metadata)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__} at {str(error)[:80]}"
+        raise ModelFileError(f"The metadata of '{path}' is damaged: {reason}.") from None
+    if wrong:
+        raise ModelFileError(f"The metadata of '{path}' is damaged: {', '.join(wrong)} not sound.")
     return card
 
 
+def _unsound(card: Card, described: dict[str, Any], metadata: Mapping[str, str]) -> list[str]:
+    """Name the parts of a card whose values cannot be."""
+    sizes = dataclasses.astuple(card.input)
+    checks = {
+        "labels": isinstance(card.labels, list) and all(isinstance(n, str) for n in card.labels),
+        "dtype": (described["dtype"], described["range"]) == ("uint8", [0, 255]),
+        "layout": card.layout in LAYOUTS,
+        "input": all(_whole(size) for size in sizes) and described["shape"] == card.shape,
+        "batch": card.batch is None or _whole(card.batch),
+        "components": isinstance(card.components, dict),
+        "metrics": _numbers(card.metrics) and isinstance(card.metrics.get("accuracy"), int | float),
+        "versions": isinstance(card.versions, dict),
+        "precision": card.precision in PRECISIONS,
+        "quantization": (card.quantization is None) == (card.precision == "fp32")
+        and (card.quantization is None or isinstance(card.quantization, dict)),
+        "seal": re.fullmatch(r"[0-9a-f]{64}", metadata.get(KEY, "")) is not None,
+    }
+    return [name for name, sound in checks.items() if not sound]
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, int | float) for v in value.values())
+
+
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=isinstance(value, dict))
+    return json.dumps(
+        value,
+        ensure_ascii=False,
+        sort_keys=isinstance(value, dict),
+        separators=(",", ":"),
+    )

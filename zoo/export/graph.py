@@ -1,12 +1,15 @@
-"""Classifier → ONNX graph: raw bytes in, logits and probabilities out, one dynamic batch axis."""
+"""Classifier → ONNX graph: raw bytes in, logits and probabilities out."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
+import string
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -16,94 +19,122 @@ from torch import Tensor, nn
 from zoo.api import ImageInput
 from zoo.errors import ModelFileError, PluginFault
 from zoo.export.card import INPUT, OUTPUTS, Card
-
-OPSET = 18
-"""With IR 8 every onnxruntime from 1.15 loads it."""
+from zoo.export.modelfile import graphs, open_model
+from zoo.export.seal import seal
+from zoo.export.targets import OPSET
 
 
 class Deployed(nn.Module):
-    """What is exported: a classifier with its softmax."""
+    """What is exported: a classifier with its softmax.
 
-    def __init__(self, classifier: nn.Module) -> None:
+    uint8 N x C x H x W, or N x H x W x C where `last` -> logits and probabilities, N x classes.
+    """
+
+    def __init__(self, classifier: nn.Module, *, last: bool = False) -> None:
         super().__init__()
         self.classifier = classifier
+        self.last = last
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.classifier(image)
+        logits = self.classifier(image.permute(0, 3, 1, 2) if self.last else image)
         return logits, logits.softmax(1)
 
 
-def to_onnx(classifier: nn.Module, input: ImageInput, card: Card) -> bytes:
-    """Export a classifier as the bytes of one ONNX file; the same one gives the same bytes.
+def to_graph(
+    classifier: nn.Module,
+    input: ImageInput,
+    *,
+    opset: int = OPSET,
+    layout: str = "NCHW",
+    batch: int | None = None,
+) -> onnx.ModelProto:
+    """Trace a classifier as a graph without metadata; the same one gives the same graph.
 
+    `batch` fixes the first axis; None leaves it open under the name `batch`.
     Raises `PluginFault` where a component has an operation that cannot be exported.
     """
-    deployed = Deployed(classifier).cpu().eval()
-    # Two different examples: a trace with one, or with zeros, may fix what should vary.
-    example = torch.arange(2 * input.channels * input.height * input.width) % 256
-    example = example.to(torch.uint8).view(2, *input.shape)
-    model = _trace(deployed, example)
-    _strip(model)
-    versions = {opset.domain: opset.version for opset in model.opset_import}
-    if versions != {"": OPSET} or model.functions:
+    deployed = Deployed(classifier, last=layout == "NHWC").cpu().eval()
+    # Different examples, two where any number may come: a trace with one, or with zeros, may fix
+    # what should vary.
+    count = batch or 2
+    example = torch.arange(count * input.channels * input.height * input.width) % 256
+    example = example.to(torch.uint8).view(count, *input.shape)
+    if layout == "NHWC":
+        example = example.permute(0, 2, 3, 1).contiguous()
+    model = _trace(deployed, example, opset, fixed=batch is not None)
+    strip(model)
+    versions = {each.domain: each.version for each in model.opset_import}
+    if versions != {"": opset} or model.functions:
         raise PluginFault(
-            f"The exported graph needs operators {versions}, not opset {OPSET} alone:"
-            " a component uses an operation that ONNX does not have."
+            f"The exported graph needs operators {versions}, not opset {opset} alone:"
+            " a component uses an operation that ONNX does not have there."
         )
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
-    model.producer_name, model.producer_version = "plugzoo", card.versions.get("plugzoo", "")
-    model.model_version = 1
-    model.doc_string = ""
-    onnx.helper.set_model_props(model, card.to_metadata())
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def open_checked(data: bytes, path: object) -> onnx.ModelProto:
-    """Parse and check the bytes of a file; raises `ModelFileError`.
-
-    Loading alone proves nothing: an empty file loads as an empty model.
-    """
-    if not data:
-        raise ModelFileError(f"'{path}' is empty, not an ONNX file.")
-    try:
-        model = onnx.load_model_from_string(data)
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:
-        hint = " It is a zip archive, as a PyTorch file is." if data[:2] == b"PK" else ""
-        reason = str(error).strip().splitlines()
-        said = reason[0] if reason else type(error).__name__
-        raise ModelFileError(f"'{path}' is not a sound ONNX file: {said}.{hint}") from None
-    outside = [t.name for t in _tensors(model.graph) if t.data_location == t.EXTERNAL]
-    if outside:
-        raise ModelFileError(
-            f"'{path}' is not one file: its weights lie in another ({outside[0]})."
-            " Type: zoo export RUN"
-        )
     return model
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and the graphs inside it: branches and loop bodies."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else []
-            for each in (*inner, *attribute.graphs):
-                yield from _graphs(each)
+def finished(model: onnx.ModelProto, card: Card) -> bytes:
+    """Shorten names, write the metadata and the seal: the bytes of the file.
+
+    Raises `PluginFault` where what came out is not a sound file.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    shorten(made)
+    made.producer_name, made.producer_version = "plugzoo", card.versions.get("plugzoo", "")
+    made.model_version = 1
+    made.domain = made.doc_string = ""
+    del made.metadata_props[:]
+    onnx.helper.set_model_props(made, card.to_metadata())
+    data = seal(bytes(made.SerializeToString(deterministic=True)))
+    try:
+        open_model(Path("the exported graph"), data)
+    except ModelFileError as error:
+        raise PluginFault(f"This classifier cannot be exported: {error}") from error
+    return data
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every constant of a graph, those held by attributes included."""
-    for each in _graphs(graph):
-        yield from each.initializer
-        for node in each.node:
-            for attribute in node.attribute:
-                yield from ([attribute.t] if attribute.HasField("t") else [])
-                yield from attribute.tensors
+def strip(model: onnx.ModelProto) -> None:
+    """Take out what tells of the machine, and shapes that can be inferred."""
+    for graph in graphs(model.graph):
+        del graph.value_info[:]
+        for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+            del part.metadata_props[:]
+            part.doc_string = ""
+    del model.metadata_props[:]
+    model.doc_string = ""
 
 
-def _trace(deployed: nn.Module, example: Tensor) -> onnx.ModelProto:
+def shorten(model: onnx.ModelProto) -> None:
+    """Give every inner tensor a short name and nodes none: in a small file names weigh most."""
+    kept = {"", INPUT, *OUTPUTS}
+    fresh = (name for name in _short_names() if name not in kept)
+    names = {name: name for name in kept}
+
+    def short(name: str) -> str:
+        if name not in names:
+            names[name] = next(fresh)
+        return names[name]
+
+    for graph in graphs(model.graph):
+        graph.name = "g"
+        for node in graph.node:
+            node.name = ""
+            node.input[:] = [short(name) for name in node.input]
+            node.output[:] = [short(name) for name in node.output]
+        for part in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+            part.name = short(part.name)
+        for sparse in graph.sparse_initializer:
+            sparse.values.name = short(sparse.values.name)
+
+
+def _short_names() -> Iterator[str]:
+    """Yield a, b, … Z, aa, ab, …"""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_letters, repeat=length))
+
+
+def _trace(deployed: nn.Module, example: Tensor, opset: int, *, fixed: bool) -> onnx.ModelProto:
     try:
         with _silence():
             program: Any = torch.onnx.export(
@@ -113,8 +144,8 @@ def _trace(deployed: nn.Module, example: Tensor) -> onnx.ModelProto:
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
                 # A named axis: exporting fails where a component fixes the batch.
-                dynamic_shapes=({0: "batch"},),
-                opset_version=OPSET,
+                dynamic_shapes=None if fixed else ({0: "batch"},),
+                opset_version=opset,
                 dynamo=True,
                 external_data=False,
                 optimize=True,
@@ -130,16 +161,6 @@ def _trace(deployed: nn.Module, example: Tensor) -> onnx.ModelProto:
         ) from error
     model: onnx.ModelProto = program.model_proto
     return model
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what tells of the machine: stack traces, source paths, comments."""
-    for graph in _graphs(model.graph):
-        ports = (*graph.value_info, *graph.input, *graph.output)
-        for part in (graph, *graph.node, *graph.initializer, *ports):
-            del part.metadata_props[:]
-            part.doc_string = ""
-    del model.metadata_props[:]
 
 
 @contextlib.contextmanager

@@ -1,109 +1,56 @@
-"""The proof: an exported file held against PyTorch, row by row, on the whole test split."""
+"""The proof: a file held against all that is known of it, row by row."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import torch
 
+from zoo.export import trials
 from zoo.export.card import Card
-from zoo.export.graph import open_checked
-from zoo.export.runtime import Array, Session, open_session, read_model
+from zoo.export.comparison import LOGIT_BOUND, PROBABILITY_BOUND, SPREAD, Comparison, apart, compare
+from zoo.export.golden import Golden, chosen
+from zoo.export.modelfile import ModelFile
+from zoo.export.runtime import Array
+from zoo.export.runtimes import how_to_install
+from zoo.export.targets import oldest_onnxruntime
 
-BATCH_SIZES = (1, 7, 64, 257)
-PROBABILITY_BOUND = 1e-4
-LOGIT_BOUND = 1e-4
-"""Of the largest logit, or of 1 where all are smaller: single precision keeps about 1e-6."""
+Status = Literal["passed", "failed", "skipped", "reported"]
+Verdict = Literal["proved", "intact", "failed"]
+
+MIN_AGREEMENT = 0.98
+"""Share of labels that an int8 or fp16 file must have in common with its fp32 twin."""
+NOT_INSTALLED = "not installed"
+QUANTIZED_SLACK = 0.002
+"""How far the accuracy of a quantized file may move from one onnxruntime to another."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One check: what it is, whether it passed, and the figure it was judged by."""
+    """One check: what it is, how it ended, and the figure it was judged by.
+
+    A skipped row could not be run; a reported one is told and decides nothing.
+    """
 
     name: str
-    passed: bool
+    status: Status
     figure: str
 
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What the file and PyTorch said of the same examples, the worst over all batch sizes."""
-
-    max_logit_difference: float
-    mean_logit_difference: float
-    max_probability_difference: float
-    agreement: float
-    ties: int
-    torch_accuracy: float
-    onnx_accuracy: float
-    flips: int
-    largest_logit: float
-
-    def rows(self, recorded: object, examples: int) -> list[Row]:
-        """Judge the figures; `recorded` is the accuracy that the file says of itself."""
-        logit_bound = LOGIT_BOUND * max(1.0, self.largest_logit)
-        slack = (self.ties + 0.5) / examples
-        said = float(recorded) if isinstance(recorded, int | float) else float("inf")
-        worst, likely = self.max_logit_difference, self.max_probability_difference
-        accuracies = f"onnxruntime {self.onnx_accuracy:.4f}, PyTorch {self.torch_accuracy:.4f}"
-        return [
-            Row(
-                "logits",
-                worst <= logit_bound,
-                f"{worst:.1e} off, {self.mean_logit_difference:.1e} on average;"
-                f" at most {logit_bound:.1e}",
-            ),
-            Row(
-                "probabilities",
-                likely <= PROBABILITY_BOUND,
-                f"{likely:.1e} off; at most {PROBABILITY_BOUND:.1e}",
-            ),
-            Row(
-                "same label",
-                self.flips == 0,
-                f"{self.agreement:.2%} agree; {self.flips} differ, {self.ties} more in ties",
-            ),
-            Row(
-                "same accuracy", abs(self.onnx_accuracy - self.torch_accuracy) <= slack, accuracies
-            ),
-            Row(
-                "accuracy as recorded",
-                abs(said - self.onnx_accuracy) <= slack,
-                f"the file says {said:.4f}",
-            ),
-        ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Proof:
-    """The verdict on one file. Fractions are 0..1; differences are absolute."""
-
-    passed: bool
-    file_sha256: str
-    run: str
-    rows: list[Row]
-    examples: int
-    comparison: Comparison | None
-    batch_sizes: tuple[int, ...] = BATCH_SIZES
-    torch_version: str = torch.__version__
-    onnxruntime_version: str = onnxruntime.__version__
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     @property
-    def failures(self) -> list[Row]:
-        return [row for row in self.rows if not row.passed]
+    def passed(self) -> bool:
+        return self.status != "failed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What PyTorch says of the test split, and what the file is expected to say of itself."""
+    """What the file must say of the test split, and what it is expected to say of itself.
+
+    `logits` are PyTorch's; for an int8 or fp16 file those of its fp32 twin.
+    """
 
     images: Array  # uint8 N x C x H x W
     labels: Array  # int64 N
@@ -111,98 +58,258 @@ class Reference:
     card: Card
 
 
-def prove(path: Path, reference: Reference) -> Proof:
-    """Hold a file against its reference; raises `ModelFileError` where it cannot even be run.
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All that a file can be held against. A text in place of a part says why it is not at hand.
 
-    A label may differ where PyTorch's two best probabilities lie within twice the bound: a tie,
-    counted apart. Everything that can be measured is; metadata is only compared with it.
+    `runtimes` are those that must run the file too, `others` those that are only reported.
+    `remake` exports the file again.
     """
-    data = read_model(path)
-    open_checked(data, path)
-    session = open_session(path, data)
-    rows = [
-        Row("ONNX checker, shape inference", True, "sound"),
-        *_identity(session.card, reference),
-    ]
-    examples = len(reference.labels)
-    found = _compare(session, reference)
-    sizes = ", ".join(str(size) for size in BATCH_SIZES)
-    rows.append(
-        Row("finite outputs", found is not None, f"{examples:,} examples at batches {sizes}")
-    )
-    if found is not None:
-        rows += found.rows(session.card.metrics.get("accuracy"), examples)
+
+    reference: Reference | str
+    golden: Golden | str
+    remake: Callable[[], bytes] | str
+    runtimes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """The verdict on one file: proved, intact (nothing wrong, not all could be run) or failed."""
+
+    verdict: Verdict
+    file_sha256: str
+    run: str
+    precision: str
+    rows: list[Row]
+    examples: int
+    comparison: Comparison | None
+    batch_sizes: tuple[int, ...]
+    golden: Golden | None
+    torch_version: str = torch.__version__
+    onnxruntime_version: str = onnxruntime.__version__
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "proved"
+
+    @property
+    def failures(self) -> list[Row]:
+        return [row for row in self.rows if not row.passed]
+
+    @property
+    def skipped(self) -> list[Row]:
+        return [row for row in self.rows if row.status == "skipped"]
+
+    def to_json(self) -> dict[str, Any]:
+        plain = dataclasses.asdict(dataclasses.replace(self, golden=None))
+        golden = self.golden.to_json() if self.golden else None
+        return {"passed": self.passed, **plain, "golden": golden}
+
+
+def prove(file: ModelFile, evidence: Evidence) -> Proof:
+    """Hold a file whose structure is sound against the evidence.
+
+    Everything that can be measured is; metadata is only compared with it. Raises
+    `ModelFileError` where onnxruntime cannot load the file.
+    """
+    reference = evidence.reference if isinstance(evidence.reference, Reference) else None
+    sessions = trials.open_both(file)
+    rows = [*_structure(file), *_identity(file.card, evidence.reference)]
+    inputs = _inputs(file, evidence)
+    answers, problem = trials.attempt(lambda: trials.at_both(sessions, inputs))
+    found: Comparison | None = None
+    if answers is None:
+        rows.append(Row("onnxruntime", "failed", problem))
+    else:
+        rows += list(_onnxruntime(file, sessions, inputs, answers))
+        rows.append(_golden(file, sessions, evidence.golden))
+        if reference is not None:
+            found = compare(reference.logits, answers, reference.labels)
+            rows += list(_split(file.card, found, len(inputs)))
+        else:
+            rows.append(Row("test split", "skipped", str(evidence.reference)))
+        rows += list(_elsewhere(file, inputs, answers[0][1], evidence))
+    rows.append(_again(file, evidence.remake))
+    failed = any(not row.passed for row in rows)
+    skipped = any(row.status == "skipped" for row in rows)
     return Proof(
-        passed=all(row.passed for row in rows),
-        file_sha256=hashlib.sha256(data).hexdigest(),
-        run=session.card.run,
+        verdict="failed" if failed else "intact" if skipped else "proved",
+        file_sha256=file.sha256,
+        run=file.card.run,
+        precision=file.card.precision,
         rows=rows,
-        examples=examples,
+        examples=len(reference.labels) if reference else 0,
         comparison=found,
+        batch_sizes=trials.sizes(file.card),
+        golden=_new_golden(file.card, reference, answers),
     )
 
 
-def _identity(card: Card, reference: Reference) -> list[Row]:
+def _structure(file: ModelFile) -> Iterator[Row]:
+    """Say what opening the file has checked already."""
+    card = file.card
+    oldest = oldest_onnxruntime(file.opset, file.model.ir_version)
+    operators = f"{len(file.operators)} of ONNX's own, opset {file.opset}, IR"
+    operators += f" {file.model.ir_version}; onnxruntime {oldest} and later"
+    yield Row("bytes and seal", "passed", f"{len(file.data):,} bytes, {file.sha256[:12]}")
+    yield Row("ONNX checker, strict shape inference", "passed", "sound")
+    yield Row("operators", "passed", operators + (f"; fit for {card.target}" * bool(card.target)))
+    yield Row("finite weights", "passed", "all")
+    yield Row("one file, no local paths", "passed", "none")
+    ports = f"uint8 {card.shape} to {len(card.labels)} classes"
+    yield Row("inputs and outputs as the metadata says", "passed", ports.replace("'", ""))
+
+
+def _identity(card: Card, reference: Reference | str) -> Iterator[Row]:
     """Compare what the file says of itself with what its run records, field by field."""
+    if isinstance(reference, str):
+        yield Row("what its run records", "skipped", reference)
+        return
     wanted = reference.card
-    rest = ("run", "input", "components", "versions")
+    rest = ("run", "input", "components", "license", "layout", "batch", "precision", "target")
     wrong = [name for name in rest if getattr(card, name) != getattr(wanted, name)]
     if set(card.metrics) != set(wanted.metrics):
         wrong.append("metrics")
-    return [
-        Row(
-            "weights are the run's",
-            card.weights_sha256 == wanted.weights_sha256,
-            card.weights_sha256[:12],
-        ),
-        Row("class names", card.labels == wanted.labels, f"{len(card.labels)} classes"),
-        Row("metadata as the run records", not wrong, ", ".join(wrong) or "equal"),
-    ]
-
-
-def _compare(session: Session, reference: Reference) -> Comparison | None:
-    """Run the whole split at each batch size; None where an output is not finite."""
-    expected = reference.logits.astype(np.float64)
-    probabilities = _softmax(expected)
-    labels = reference.labels
-    agreed = np.ones(len(labels), dtype=bool)
-    logit_worst, logit_means, likely_worst, accuracies = [], [], [], []
-    for size in BATCH_SIZES:
-        logits, found = _run_all(session, reference.images, size)
-        if not all(np.isfinite(array).all() for array in (expected, logits, found)):
-            return None
-        difference = np.abs(logits - expected)
-        logit_worst.append(float(difference.max()))
-        logit_means.append(float(difference.mean()))
-        likely_worst.append(float(np.abs(found - probabilities).max()))
-        agreed &= found.argmax(1) == expected.argmax(1)
-        accuracies.append(float((found.argmax(1) == labels).mean()))
-    two_best = np.sort(probabilities, axis=1)[:, -2:]
-    tie = (two_best[:, 1] - two_best[:, 0]) < 2 * PROBABILITY_BOUND
-    torch_accuracy = float((expected.argmax(1) == labels).mean())
-    return Comparison(
-        max_logit_difference=max(logit_worst),
-        mean_logit_difference=float(np.mean(logit_means)),
-        max_probability_difference=max(likely_worst),
-        agreement=float(agreed.mean()),
-        ties=int((~agreed & tie).sum()),
-        torch_accuracy=torch_accuracy,
-        onnx_accuracy=max(accuracies, key=lambda accuracy: abs(accuracy - torch_accuracy)),
-        flips=int((~agreed & ~tie).sum()),
-        largest_logit=float(np.abs(expected).max()),
+    yield _row(
+        "weights are the run's",
+        card.weights_sha256 == wanted.weights_sha256,
+        card.weights_sha256[:12],
     )
+    yield _row("class names", card.labels == wanted.labels, f"{len(card.labels)} classes")
+    yield _row("metadata as the run records", not wrong, ", ".join(wrong) or "equal")
+    same = card.dataset_sha256 == wanted.dataset_sha256
+    yield _row("test split as recorded", same, f"{card.dataset_sha256[:12]}, {card.dataset}")
 
 
-def _run_all(session: Session, images: Array, size: int) -> tuple[Array, Array]:
-    count = len(images)
-    if count < size:  # a batch of this size is run all the same
-        images = np.resize(images, (size, *images.shape[1:]))
-    parts = [session.run(images[start : start + size]) for start in range(0, len(images), size)]
-    logits, probabilities = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-    return logits[:count], probabilities[:count]
+def _inputs(file: ModelFile, evidence: Evidence) -> Array:
+    """Return what the file is run on: the test split, else golden inputs, else random bytes."""
+    if isinstance(evidence.reference, Reference):
+        return evidence.reference.images
+    if isinstance(evidence.golden, Golden):
+        return evidence.golden.inputs
+    shape = (64, *file.card.input.shape)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def _softmax(logits: Array) -> Array:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: Array = shifted / shifted.sum(axis=1, keepdims=True)
-    return result
+def _onnxruntime(
+    file: ModelFile, sessions: trials.Both, inputs: Array, answers: trials.Answers
+) -> Iterator[Row]:
+    """Hold onnxruntime against itself: without and with its optimizations, and at every batch."""
+    precision = file.card.precision
+    (_, full), (_, none) = answers
+    far, flips = apart(none, full, SPREAD[precision])
+    figure = f"{far:.1e} apart, {flips} labels differ; at most {SPREAD[precision]:.0e}"
+    name = "onnxruntime at no and full optimization"
+    yield _row(name, far <= SPREAD[precision] and not flips, figure)
+    sizes = trials.sizes(file.card)
+    name = f"batches {', '.join(str(size) for size in sizes)}"
+    worst, problem = trials.attempt(lambda: trials.spread_over_batches(sessions.full, inputs))
+    if worst is None:
+        yield Row(name, "failed", problem)
+    else:
+        yield _row(name, worst <= PROBABILITY_BOUND, f"{worst:.1e} apart")
+
+
+def _golden(file: ModelFile, sessions: trials.Both, golden: Golden | str) -> Row:
+    name = "golden vectors"
+    if isinstance(golden, str):
+        return Row(name, "skipped", golden)
+    bound = SPREAD[file.card.precision]
+    if golden.inputs.shape[1:] != file.card.input.shape:
+        return Row(name, "failed", f"they are of another input, {golden.inputs.shape[1:]}")
+    found, problem = trials.attempt(lambda: sessions.full.run(golden.inputs)[1])
+    if found is None:
+        return Row(name, "failed", problem)
+    far, flips = apart(found, golden.probabilities, bound)
+    figure = f"{len(golden.labels)} examples, {far:.1e} off, {flips} labels differ"
+    return _row(name, far <= bound and not flips, figure)
+
+
+def _split(card: Card, found: Comparison | None, examples: int) -> Iterator[Row]:
+    """Judge what was found on the test split."""
+    yield _row("finite outputs", found is not None, f"{examples:,} test examples")
+    if found is None:
+        return
+    said = float(card.metrics["accuracy"])
+    slack = (len(found.ties) + 0.5) / examples
+    if card.precision == "fp32":
+        yield from _exact(found)
+        accuracies = f"onnxruntime {found.onnx_accuracy:.4f}, PyTorch"
+        accuracies += f" {found.reference_accuracy:.4f}"
+        yield _row("same accuracy", abs(found.drop) <= slack, accuracies)
+    else:
+        most = float((card.quantization or {}).get("max_drop", 0.0))
+        figure = f"{found.agreement:.2%} of labels; at least {MIN_AGREEMENT:.0%}"
+        yield _row("agreement with the fp32 twin", found.agreement >= MIN_AGREEMENT, figure)
+        figure = f"{found.drop:+.2%} of {found.reference_accuracy:.2%}; at most {most:.2%}"
+        yield _row("accuracy drop", found.drop <= most + 1e-9, figure)
+        slack += QUANTIZED_SLACK
+    recorded = abs(said - found.onnx_accuracy) <= slack
+    yield _row("accuracy as recorded", recorded, f"the file says {said:.4f}")
+
+
+def _exact(found: Comparison) -> Iterator[Row]:
+    bound = LOGIT_BOUND * max(1.0, found.largest_logit)
+    figure = f"{found.max_logit_difference:.1e} off, {found.mean_logit_difference:.1e} on average;"
+    yield _row("logits", found.max_logit_difference <= bound, f"{figure} at most {bound:.1e}")
+    likely = found.max_probability_difference
+    figure = f"{likely:.1e} off; at most {PROBABILITY_BOUND:.1e}"
+    yield _row("probabilities", likely <= PROBABILITY_BOUND, figure)
+    figure = f"{found.agreement:.2%} agree; {found.flips} differ, {len(found.ties)} more in ties"
+    yield _row("same label", found.flips == 0, figure)
+
+
+def _elsewhere(file: ModelFile, inputs: Array, wanted: Array, evidence: Evidence) -> Iterator[Row]:
+    """Run the file outside onnxruntime: by ONNX's own reference, then every other runtime."""
+    bound = SPREAD[file.card.precision]
+    for name, required in (
+        ("onnx.reference", True),
+        *((name, True) for name in evidence.runtimes),
+        *((name, False) for name in evidence.others),
+    ):
+        answers = trials.elsewhere(name, file, inputs)
+        last = answers[-1]
+        if last.probabilities is None:
+            yield _unanswered(name, last.problem, name in evidence.runtimes)
+            continue
+        found = [np.asarray(each.probabilities) for each in answers]
+        judged = [apart(each, wanted[: len(each)], bound) for each in found]
+        far, flips = max(d for d, _ in judged), max(n for _, n in judged)
+        figure = f"{far:.1e} off, {flips} labels differ in {len(found[0])} examples"
+        figure += f"; version {last.version}"
+        sound = far <= bound and not flips
+        if required:
+            yield _row(name, sound, figure)
+        else:
+            yield Row(name, "reported", figure if sound else f"DIFFERS: {figure}")
+
+
+def _unanswered(name: str, problem: str, required: bool) -> Row:
+    if problem == NOT_INSTALLED:
+        return Row(name, "skipped", f"{problem}. Type: {how_to_install(name)}")
+    return Row(name, "failed" if required else "reported", problem)
+
+
+def _again(file: ModelFile, remake: Callable[[], bytes] | str) -> Row:
+    if isinstance(remake, str):
+        return Row("exported again", "skipped", remake)
+    made = remake()
+    figure = "the same bytes" if made == file.data else f"other bytes, {len(made):,} of them"
+    return _row("exported again", made == file.data, figure)
+
+
+def _new_golden(
+    card: Card, reference: Reference | None, answers: trials.Answers | None
+) -> Golden | None:
+    """Choose golden vectors from the test split: PyTorch's answers, or a quantized file's own."""
+    if reference is None or answers is None:
+        return None
+    at = chosen(reference.labels)
+    logits = reference.logits[at] if card.precision == "fp32" else answers[0][0][at]
+    probabilities = trials.softmax32(logits)
+    return Golden(reference.images[at], reference.labels[at], logits, probabilities)
+
+
+def _row(name: str, passed: bool, figure: str) -> Row:
+    return Row(name, "passed" if passed else "failed", figure)

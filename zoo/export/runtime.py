@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -12,8 +12,10 @@ import onnxruntime
 from zoo.api import ImageInput
 from zoo.errors import ModelFileError
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
+from zoo.export.seal import check_seal, hint, read_model
 
 Array = np.ndarray[Any, Any]
+Level = Literal["none", "full"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,52 +27,79 @@ class Session:
     session: Any
 
     def run(self, images: Array) -> tuple[Array, Array]:
-        """Raw bytes, uint8 N x C x H x W -> logits and probabilities, float32 N x classes."""
+        """Raw bytes, uint8 N x C x H x W -> logits and probabilities, float32 N x classes.
+
+        The axes are moved, and a last batch filled up, where the file wants that. Raises
+        `ModelFileError` where onnxruntime fails.
+        """
+        count, fixed = len(images), self.card.batch
+        if fixed is not None and count != fixed:
+            return self._in_batches(images, fixed)
+        if self.card.layout == "NHWC":
+            images = images.transpose(0, 2, 3, 1)
         try:
-            logits, probabilities = self.session.run(list(OUTPUTS), {INPUT: images})
+            feed = {INPUT: np.ascontiguousarray(images)}
+            logits, probabilities = self.session.run(list(OUTPUTS), feed)
         except Exception as error:
             raise ModelFileError(
-                f"onnxruntime cannot run '{self.path}': {_first_line(error)}"
+                f"onnxruntime cannot run '{self.path}': {_first_line(error)}."
             ) from None
+        if logits.shape != (count, len(self.card.labels)) or logits.shape != probabilities.shape:
+            raise ModelFileError(f"'{self.path}' answers {count} inputs with {logits.shape}.")
         return logits, probabilities
 
+    def _in_batches(self, images: Array, size: int) -> tuple[Array, Array]:
+        count = len(images)
+        if not count:
+            nothing = np.zeros((0, len(self.card.labels)), dtype=np.float32)
+            return nothing, nothing
+        filled = np.resize(images, (-(-count // size) * size, *images.shape[1:]))
+        parts = [self.run(filled[start : start + size]) for start in range(0, len(filled), size)]
+        logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        return logits[:count], probabilities[:count]
 
-def open_session(path: Path, data: bytes | None = None) -> Session:
-    """Open a file that zoo exported, at onnxruntime's default optimization level.
 
-    `data` are its bytes where they have been read already.
+def open_session(
+    path: Path,
+    data: bytes | None = None,
+    *,
+    level: Level = "full",
+    threads: int = 0,
+    sealed: bool = True,
+) -> Session:
+    """Open a file that zoo exported; `level` says how far onnxruntime may rewrite it.
 
-    Raises `ModelFileError` where it is missing, truncated, not ONNX, not ours, or where its
-    inputs and outputs are not what its metadata says.
+    `data` are its bytes where they have been read already, `threads` 0 for onnxruntime's choice; a
+    file in the making is not `sealed` yet.
+
+    Raises `ModelFileError` where it is missing, truncated, not ONNX, not ours, changed since it
+    was sealed, or where its inputs and outputs are not what its metadata says.
     """
     data = read_model(path) if data is None else data
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if level == "none":
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Falling back would print to stdout, and here there is nothing to fall back to.
+        session = onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        metadata = session.get_modelmeta().custom_metadata_map  # texts that may be no UTF-8
+        ports = [
+            [(port.name, port.type, list(port.shape)) for port in side]
+            for side in (session.get_inputs(), session.get_outputs())
+        ]
     except Exception as error:
-        hint = " It is a zip archive, as a PyTorch file is." if data[:2] == b"PK" else ""
         raise ModelFileError(
-            f"'{path}' is not a file that onnxruntime can load: {_first_line(error)}.{hint}"
+            f"'{path}' is not a file that onnxruntime can load: {_first_line(error)}.{hint(data)}"
         ) from None
-    card = from_metadata(session.get_modelmeta().custom_metadata_map, path)
-    _check_ports(path, session, card)
+    card = from_metadata(metadata, path)
+    if sealed:
+        check_seal(data, path)
+    _check_ports(path, ports, card)
     return Session(path, card, session)
-
-
-def read_model(path: Path) -> bytes:
-    """Read a model file's bytes; raises `ModelFileError`."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelFileError(f"There is no file '{path}'. Type: zoo export RUN") from None
-    except IsADirectoryError:
-        raise ModelFileError(f"'{path}' is a folder; name the .onnx file in it.") from None
-    except OSError as error:
-        raise ModelFileError(f"'{path}' cannot be read: {error.strerror}.") from None
-    if not data:
-        raise ModelFileError(f"'{path}' is empty, not an ONNX file.")
-    return data
 
 
 def input_array(images: list[Array], input: ImageInput) -> Array:
@@ -78,16 +107,16 @@ def input_array(images: list[Array], input: ImageInput) -> Array:
     return np.stack(images) if images else np.zeros((0, *input.shape), dtype=np.uint8)
 
 
-def _check_ports(path: Path, session: Any, card: Card) -> None:
+def _check_ports(path: Path, ports: list[list[tuple[str, str, list[Any]]]], card: Card) -> None:
     """Hold what the graph takes and gives against what its metadata says."""
-    given = [(port.name, port.type, list(port.shape)[1:]) for port in session.get_inputs()]
-    if given != [(INPUT, "tensor(uint8)", list(card.input.shape))]:
+    given = ports[0]
+    if given != [(INPUT, "tensor(uint8)", card.shape)]:
         raise ModelFileError(
-            f"'{path}' contradicts itself: its metadata says uint8 {card.input}, its input is"
+            f"'{path}' contradicts itself: its metadata says uint8 {card.shape}, its input is"
             f" {given}."
         )
-    outputs = [(port.name, list(port.shape)[1:]) for port in session.get_outputs()]
-    if outputs != [(name, [len(card.labels)]) for name in OUTPUTS]:
+    outputs = [(name, kind, shape[1:]) for name, kind, shape in ports[1]]
+    if outputs != [(name, "tensor(float)", [len(card.labels)]) for name in OUTPUTS]:
         raise ModelFileError(
             f"'{path}' contradicts itself: its metadata names {len(card.labels)} classes, its"
             f" outputs are {outputs}."

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.pipeline.authoring import plugin_check, plugin_new
+    from zoo.pipeline.benchmarking import benchmark
+    from zoo.pipeline.bundling import bundle, bundle_verify
     from zoo.pipeline.catalogue import list, plugins, runs, show
     from zoo.pipeline.evaluation import evaluate
-    from zoo.pipeline.exporting import export, validate
+    from zoo.pipeline.exporting import ExportConfig, export, validate
     from zoo.pipeline.finetuning import finetune
+    from zoo.pipeline.inspecting import inspect
     from zoo.pipeline.prediction import predict
     from zoo.pipeline.pretraining import pretrain
     from zoo.pipeline.recipes import run
@@ -29,10 +32,15 @@ if TYPE_CHECKING:
     from zoo.pipeline.workspace import Workspace
 
 __all__ = [
+    "ExportConfig",
     "Workspace",
+    "benchmark",
+    "bundle",
+    "bundle_verify",
     "evaluate",
     "export",
     "finetune",
+    "inspect",
     "list",
     "plugin_check",
     "plugin_new",
@@ -48,9 +56,14 @@ __all__ = [
 
 _MODULES = {
     "Workspace": "workspace",
+    "ExportConfig": "exporting",
+    "benchmark": "benchmarking",
+    "bundle": "bundling",
+    "bundle_verify": "bundling",
     "evaluate": "evaluation",
     "export": "exporting",
     "finetune": "finetuning",
+    "inspect": "inspecting",
     "list": "catalogue",
     "plugin_check": "authoring",
     "plugin_new": "authoring",

@@ -3,151 +3,206 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from zoo import runs
-from zoo.errors import ProofError, RunError
-from zoo.export.card import Card
-from zoo.export.graph import to_onnx
-from zoo.export.proof import Proof, Reference, prove
-from zoo.export.runtime import open_session
+from zoo.errors import ProofError, ZooError
+from zoo.export import golden as vectors
+from zoo.export.golden import Golden, proof_path
+from zoo.export.modelfile import ModelFile, open_model
+from zoo.export.proof import Evidence, Proof, prove
+from zoo.export.runtimes import how_to_install, installed
+from zoo.export.targets import TARGETS, ExportConfig, settled
+from zoo.export.trials import softmax32
 from zoo.folders import check_writable, write_atomic
-from zoo.pipeline.evaluation import accuracy_of, check_test, load_classifier, load_test
+from zoo.pipeline import model_files, shrinking
+from zoo.pipeline.model_files import Source
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
-from zoo.record import PartRecord
 from zoo.runs import Run
-from zoo.training import cpu_threads, outputs
+from zoo.training import cpu_threads
+
+__all__ = ["ExportConfig", "Exported", "export", "validate"]
+
+INSTALLED, NONE = "installed", "none"
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A proved file and where it lies."""
+    """A proved file and where it lies; of a smaller one, what was measured to choose it."""
 
     model: Path
     bytes: int
     proof: Proof
+    candidates: list[shrinking.Candidate] = dataclasses.field(default_factory=list)
 
 
 def export(
-    run: Run | str | Path, output: Path | None = None, *, workspace: Workspace | None = None
+    run: Run | str | Path,
+    output: Path | None = None,
+    *,
+    config: ExportConfig | None = None,
+    runtimes: Sequence[str] | None = None,
+    partial: bool = False,
+    workspace: Workspace | None = None,
 ) -> Exported:
     """Write a finished finetuning as one ONNX file, by default `model.onnx` in the run's folder.
 
-    The file appears under its name only when onnxruntime has reproduced PyTorch on the whole
-    test split; `ProofError` otherwise. `proof.json` stands beside it.
+    An int8 or fp16 file is `model.int8.onnx` or `model.fp16.onnx` there. The file appears under
+    its name only when it is proved: onnxruntime has reproduced PyTorch on the whole test split,
+    or a smaller file its fp32 twin within its bounds; `ProofError` otherwise. `partial` lets rows
+    be skipped. `runtimes` must run it as well; None asks `ZOO_RUNTIMES`, else only reports those
+    that are installed. `proof.json` stands beside it.
     """
     workspace = workspace or Workspace()
+    config = settled(config or ExportConfig())
+    gates, others = _chosen(runtimes, config.target)
     run = workspace.finetuned(run)
-    target = Path(output) if output is not None else run.model
+    small = "" if config.precision == "fp32" else f".{config.precision}"
+    target = Path(output) if output is not None else run.folder / f"model{small}.onnx"
     check_writable(target)
     with cpu_threads(run.record.threads):
-        reference = _reference(run, workspace, "export")
-        classifier, _ = load_classifier(run, workspace)
+        source = model_files.read(run, workspace, "export")
         current().note("exporting")
-        data = to_onnx(classifier, run.data_input, reference.card)
+        made = shrinking.make(source, config)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             candidate = Path(folder) / target.name
-            candidate.write_bytes(data)
+            candidate.write_bytes(made.data)
             current().note("proving with onnxruntime")
-            proof = prove(candidate, reference)
-            if not proof.passed:
-                raise ProofError(f"No file was written: {failure(proof)}")
+            file = open_model(candidate)
+            evidence = Evidence(
+                reference=shrinking.reference_of(source, file),
+                golden=_own_golden(source, made),
+                remake=lambda: shrinking.make_again(source, file),
+                runtimes=gates,
+                others=others,
+            )
+            proof = prove(file, evidence)
+        if proof.verdict == "failed" or not (proof.passed or partial):
+            raise ProofError(f"No file was written: {failure(proof)}")
         # The proof first: a model under its final name always has one.
-        write_atomic(proof_path(target), _dump(proof))
-        write_atomic(target, data)
-    return Exported(model=target, bytes=len(data), proof=proof)
+        content = {**proof.to_json(), "candidates": [c.to_json() for c in made.candidates]}
+        write_atomic(proof_path(target), _dump(content))
+        write_atomic(target, made.data)
+    return Exported(target, len(made.data), proof, made.candidates)
 
 
 def validate(
-    model: str | Path, *, run: Run | str | Path | None = None, workspace: Workspace | None = None
+    model: str | Path,
+    *,
+    run: Run | str | Path | None = None,
+    runtimes: Sequence[str] | None = None,
+    workspace: Workspace | None = None,
 ) -> Proof:
-    """Prove a file that zoo exported once more, against the run it came from.
+    """Prove a file that zoo exported once more, by all that is at hand.
 
     The run is the one given, the one whose folder the file lies in, or the one of the file's
-    metadata under the runs folder. Raises `ModelFileError` or `RunError`; a file that is
-    readable but wrong comes back as a proof that did not pass.
+    metadata under the runs folder; golden vectors are those of the `proof.json` beside the file,
+    or beside it in its run. What is not there is skipped, and the verdict `intact` at best.
+    Raises `ModelFileError` for a file whose structure is not sound.
     """
     workspace = workspace or Workspace()
-    path = Path(model)
-    card = open_session(path).card
-    found = workspace.finetuned(run) if run is not None else _origin(path, card, workspace)
+    file = open_model(Path(model))
+    gates, others = _chosen(runtimes, file.card.target or None)
+    found = workspace.finetuned(run) if run is not None else _origin(file, workspace)
+    golden = _golden_beside(file, found)
+    if isinstance(found, str):
+        return prove(file, Evidence(found, golden, found, gates, others))
     with cpu_threads(found.record.threads):
-        return prove(path, _reference(found, workspace, "validate"))
+        return prove(file, _evidence(file, found, golden, gates, others, workspace))
 
 
 def failure(proof: Proof) -> str:
-    """Say in one line what a proof failed on."""
-    rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.failures)
-    return f"the exported graph does not reproduce PyTorch ({rows})."
+    """Say in one line what a proof failed on, or what it lacks."""
+    if proof.verdict == "failed":
+        rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.failures)
+        return f"the exported graph does not reproduce PyTorch ({rows})."
+    rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.skipped)
+    return f"not every check could be run ({rows}). Type --partial to do without."
 
 
-def proof_path(model: Path) -> Path:
-    """`proof.json` beside a run's `model.onnx`; `NAME.proof.json` beside any other name."""
-    name = "proof.json" if model.name == "model.onnx" else f"{model.stem}.proof.json"
-    return model.with_name(name)
+def _evidence(
+    file: ModelFile,
+    run: Run,
+    golden: Golden | str,
+    gates: tuple[str, ...],
+    others: tuple[str, ...],
+    workspace: Workspace,
+) -> Evidence:
+    """Gather what the run has to say; a data set that is gone leaves its rows to be skipped."""
+    try:
+        source = model_files.read(run, workspace, "validate")
+    except ZooError as error:
+        reason = f"the run cannot be read again: {error}"
+        return Evidence(reason, golden, reason, gates, others)
+    remake: Callable[[], bytes] | str
+    if other := model_files.other_versions(file.card):
+        remake = f"made by {other}"
+    else:
+        remake = functools.partial(shrinking.make_again, source, file)
+    reference = shrinking.reference_of(source, file)
+    return Evidence(reference, golden, remake, gates, others)
 
 
-def _reference(run: Run, workspace: Workspace, by: str) -> Reference:
-    classifier, data = load_classifier(run, workspace)
-    check_test(run, data)
-    reading = run.add_test(by)
-    examples = load_test(run, data, workspace)
-    assert examples.labels is not None
-    logits = outputs(classifier, examples.inputs)
-    accuracy = accuracy_of(logits, examples.labels)
-    run.finish_test(reading, accuracy=accuracy, examples=len(examples))
-    return Reference(
-        images=np.ascontiguousarray(examples.inputs.numpy()),
-        labels=examples.labels.numpy(),
-        logits=logits.to(torch.float32).numpy(),
-        card=_card(run, accuracy),
-    )
-
-
-def _card(run: Run, accuracy: float) -> Card:
-    record = run.record
-    parts = {"dataset": record.dataset, "backbone": record.backbone, "head": record.head}
-    versions: dict[str, str] = {
-        k: v for k, v in record.versions.items() if k in ("plugzoo", "torch")
-    }
-    return Card(
-        run=record.run,
-        labels=record.classes,
-        input=run.data_input,
-        components={kind: _public(part) for kind, part in parts.items() if part},
-        metrics={"accuracy": accuracy},
-        weights_sha256=str(record.weights_sha256),
-        versions=versions,
-    )
-
-
-def _public(part: PartRecord) -> dict[str, Any]:
-    """Describe a component for whoever gets the file: of a path its last name alone."""
-    options = {
-        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-        for name, value in part.options.items()
-    }
-    return {**dataclasses.asdict(part), "options": options}
-
-
-def _origin(path: Path, card: Card, workspace: Workspace) -> Run:
-    for folder in (path.resolve().parent, workspace.runs_root / card.run):
+def _origin(file: ModelFile, workspace: Workspace) -> Run | str:
+    """Find the run that a file came from, or say where it was looked for."""
+    name = file.card.run
+    beside = file.path.resolve().parent
+    places = [beside, workspace.runs_root / name] if Path(name).name == name else [beside]
+    for folder in places:
         if (folder / "run.json").is_file():
             run = runs.load(folder)
-            if run.record.run == card.run:
+            if run.record.run == name:
                 return workspace.finetuned(run)
-    raise RunError(
-        f"'{path}' came from run '{card.run}', which is neither in its folder nor under"
-        f" '{workspace.runs_root}'. Type: zoo validate {path} --run FOLDER"
+    return (
+        f"run '{name}' is neither in the file's folder nor under '{workspace.runs_root}';"
+        " name it with --run FOLDER"
     )
 
 
-def _dump(proof: Proof) -> bytes:
-    return json.dumps(proof.to_json(), indent=2).encode()
+def _golden_beside(file: ModelFile, run: Run | str) -> Golden | str:
+    """Read the golden vectors of the proof that was written with these bytes."""
+    places = [proof_path(file.path), file.path.with_name("proof.json")]
+    if isinstance(run, Run):
+        places += sorted(run.folder.glob("*proof.json"))
+    for path in places:
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and content.get("file_sha256") == file.sha256:
+            return vectors.from_json(content.get("golden"), path)
+    return f"no {proof_path(file.path).name} of these bytes stands beside the file"
+
+
+def _own_golden(source: Source, made: shrinking.Made) -> Golden:
+    """Return vectors of a file that has none yet, from what it must reproduce."""
+    at = vectors.chosen(source.labels)
+    logits = made.expected[at]
+    return Golden(source.images[at], source.labels[at], logits, softmax32(logits))
+
+
+def _chosen(
+    runtimes: Sequence[str] | None, target: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the runtimes that must pass, and those that are told; raises `UnknownName`."""
+    if runtimes is None:
+        text = os.environ.get("ZOO_RUNTIMES", INSTALLED)
+        runtimes = [name for name in text.split(",") if name]
+    named = [name for name in runtimes if name not in (INSTALLED, NONE)]
+    gates = [*named, *(TARGETS[target].runtimes if target else ())]
+    at_hand = installed()
+    for name in gates:
+        how_to_install(name)  # raises for a name that is none
+    others = [name for name in at_hand if name not in gates] if INSTALLED in runtimes else []
+    return tuple(dict.fromkeys(gates)), tuple(others)
+
+
+def _dump(content: Any) -> bytes:
+    return json.dumps(content, indent=2).encode()

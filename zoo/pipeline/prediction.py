@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from zoo.errors import ModelFileError
 from zoo.export.runtime import input_array, open_session
 from zoo.pictures import read_picture
 
@@ -31,6 +34,8 @@ def predict(
     card = session.card
     arrays = [read_picture(Path(p), card.input, invert=invert) for p in pictures]
     _, probabilities = session.run(input_array(list(arrays), card.input))
+    if not np.isfinite(probabilities).all():
+        raise ModelFileError(f"'{model}' answers with no number. Type: zoo validate {model}")
     predictions = []
     for picture, row in zip(pictures, probabilities.tolist(), strict=True):
         ranked = sorted(zip(card.labels, row, strict=True), key=lambda pair: -pair[1])

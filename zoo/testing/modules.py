@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from zoo.api import ImageInput, Losses, TrainConfig
 from zoo.data import Batches
 from zoo.errors import PluginFault, TrainingError, ZooError
 from zoo.export.card import Card
-from zoo.export.graph import to_onnx
-from zoo.export.proof import Reference, prove
+from zoo.export.graph import finished, to_graph
+from zoo.export.modelfile import open_model
+from zoo.export.proof import Evidence, Reference, prove
 from zoo.models import Classifier
 from zoo.testing.report import Failure, Size
 from zoo.training import fit, outputs
@@ -185,16 +185,14 @@ def check_export(classifier: Classifier, input: ImageInput, classes: int) -> flo
         " let no Python value depend on what a tensor holds."
     )
     try:
-        data = to_onnx(classifier, input, card)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "conformance.onnx"
-            path.write_bytes(data)
-            proof = prove(path, reference)
+        data = finished(to_graph(classifier, input), card)
+        file = open_model(Path("the exported graph"), data)
+        proof = prove(file, Evidence(reference, "not needed", lambda: data))
     except PluginFault as error:
         raise Failure(str(error), change) from error
     except ZooError as error:
         raise Failure(f"the exported graph does not run: {error}", change) from error
-    if not proof.passed:
+    if proof.verdict == "failed":
         rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.failures)
         raise Failure(f"onnxruntime does not compute the same: {rows}", change)
     assert proof.comparison is not None

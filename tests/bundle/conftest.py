@@ -1,0 +1,67 @@
+"""A bundle of the trained run, for every test of bundles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo.pipeline.bundling import bundle
+
+Result = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def bundle_once(trained_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    bundle(trained_once.finetuned, folder, web=False, workspace=trained_once.workspace)
+    return folder
+
+
+@pytest.fixture
+def bundle_folder(bundle_once: Path, tmp_path: Path) -> Path:
+    """A copy, without `ort/`, that a test may break."""
+    return Path(shutil.copytree(bundle_once, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Callable[..., Result]:
+    """Run a bundle's run.py from another folder: `runner(folder, "selftest")`."""
+
+    def run(folder: Path, *words: object, **options: Any) -> Result:
+        command = [sys.executable, "-I", str(folder / "run.py"), *map(str, words)]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, **options
+        )
+
+    return run
+
+
+@pytest.fixture
+def forge() -> Callable[..., None]:
+    """Rewrite model.json as somebody would who knows of the sums: recorded anew, sealed anew."""
+
+    def write(
+        folder: Path, change: Callable[[dict[str, Any]], None] = lambda content: None
+    ) -> None:
+        path = folder / "model.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for name, recorded in content["files"].items():
+            data = (folder / name).read_bytes()
+            recorded |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        model = (folder / content["model"]["file"]).read_bytes()
+        content["model"]["sha256"] = hashlib.sha256(model).hexdigest()
+        change(content)
+        content["sha256"] = "0" * 64
+        data = json.dumps(content, indent=2, ensure_ascii=False).encode()
+        seal = hashlib.sha256(data).hexdigest().encode()
+        path.write_bytes(data.replace(b"0" * 64, seal, 1))
+
+    return write

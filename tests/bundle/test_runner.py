@@ -1,0 +1,423 @@
+"""run.py: the Python runner of a bundle, alone and started from anywhere."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from zoo import pictures
+from zoo.api import ImageInput
+from zoo.errors import ZooError
+from zoo.export.bundle.contents import device_files
+from zoo.export.seal import BLANK, KEY, seal
+from zoo.pipeline.bundling import bundle
+from zoo.pipeline.prediction import predict
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RUNNER = ROOT / "zoo" / "export" / "bundle" / "device" / "run.py"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Forge = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def run() -> ModuleType:
+    """run.py as a module."""
+    spec = importlib.util.spec_from_file_location("bundle_run", RUNNER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def verdict(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the last line, once status and verdict agree and nothing was said elsewhere."""
+    assert done.stderr == ""
+    last = done.stdout.splitlines()[-1]
+    assert (last, done.returncode) in (("selftest: yes", 0), ("selftest: no", 1)), done.stdout
+    return last
+
+
+def failed(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert verdict(done) == "selftest: no"
+    return [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+
+
+# --- alone -----------------------------------------------------------------------------------
+
+
+def test_it_needs_three_packages(bundle_folder: Path) -> None:
+    tree = ast.parse(RUNNER.read_text())
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    outside = {name for name in names if name not in sys.stdlib_module_names}
+    assert outside == {"numpy", "PIL", "onnxruntime"}
+    wanted = (bundle_folder / "requirements.txt").read_text().split()
+    assert [line.split(">=")[0] for line in wanted] == ["numpy", "onnxruntime", "Pillow"]
+
+
+def test_a_missing_package_is_one_line(bundle_folder: Path) -> None:
+    code = "import sys, runpy; sys.modules['onnxruntime'] = None; runpy.run_path(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle_folder / "run.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("Type: pip install -r requirements.txt\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- pictures --------------------------------------------------------------------------------
+
+
+def test_it_says_what_zoo_predict_says(bundle_folder: Path, runner: Run, tmp_path: Path) -> None:
+    paths = sorted((bundle_folder / "golden").iterdir())
+    for invert in (False, True):
+        done = runner(bundle_folder, *paths, "--json", *["--invert"] * invert)
+        assert done.stderr == ""
+        found = json.loads(done.stdout)["predictions"]
+        wanted = predict(bundle_folder / "model.onnx", paths, invert=invert)
+        for one, other in zip(found, wanted, strict=True):
+            assert (one["picture"], one["label"]) == (other.picture, other.label)
+            assert list(one["classes"]) == list(other.classes)
+            assert one["probability"] == pytest.approx(other.probability, abs=1e-6)
+
+
+def test_a_program_reads_the_same_of_both(
+    bundle_folder: Path, runner: Run, cli: Callable[..., Any]
+) -> None:
+    path = bundle_folder / "golden" / "palette.png"
+    (mine,) = json.loads(runner(bundle_folder, path, "--json").stdout)["predictions"]
+    said = json.loads(cli("predict", bundle_folder / "model.onnx", path, "--json").stdout)
+    (theirs,) = said["predictions"]
+    assert list(mine) == list(theirs)
+    assert list(mine["classes"]) == list(theirs["classes"])
+
+
+def test_what_a_person_reads(bundle_folder: Path, runner: Run) -> None:
+    path = bundle_folder / "golden" / "grey.png"
+    (best,) = predict(bundle_folder / "model.onnx", [path])
+    lines = runner(bundle_folder, path).stdout.splitlines()
+    assert lines == [f"{path}  {best.label}  {best.probability * 100:.2f} %"]
+    three = runner(bundle_folder, "--top=3", path).stdout.splitlines()
+    assert [line.split()[1] for line in three] == list(best.classes)[:3]
+    assert runner(bundle_folder, path, "--top", "99").stdout.count("\n") == 10
+
+
+def many_pictures(folder: Path) -> Iterator[Path]:
+    """Write pictures of every mode, format, rotation and size that Pillow has here."""
+    random = np.random.default_rng(3)
+    for height, width in ((40, 30), (9, 31), (8, 8), (1, 50), (3, 2), (57, 91)):
+        colour = Image.fromarray(random.integers(0, 256, (height, width, 4), dtype=np.uint8))
+        deep = random.integers(0, 65536, (height, width))
+        made: dict[str, Any] = {
+            f"{mode}.png": colour.convert("RGB").convert(mode)
+            for mode in ("1", "L", "LA", "P", "RGB")
+        }
+        clear = colour.quantize(16)
+        made |= {"RGBA.png": colour, "RGBA.webp": colour, "clear.png": clear, "clear.gif": clear}
+        made |= {"CMYK.jpg": colour.convert("CMYK"), "YCbCr.jpg": colour.convert("YCbCr")}
+        made |= {"L.bmp": colour.convert("L"), "RGB.tif": colour.convert("RGB")}
+        made["16.png"] = Image.fromarray(deep.astype(np.uint16))
+        made["I.tif"] = Image.fromarray(deep.astype(np.int32))
+        made["I8.tif"] = Image.fromarray((deep % 256).astype(np.int32))
+        made["F.tif"] = Image.fromarray((deep / 3 - 100).astype(np.float32))
+        made["F8.tif"] = Image.fromarray((deep % 200 / 1.7).astype(np.float32))
+        for name, picture in made.items():
+            path = folder / f"{height}x{width}-{name}"
+            picture.save(path)
+            yield path
+        for turn in range(1, 9):
+            exif = Image.Exif()
+            exif[0x0112] = turn
+            path = folder / f"{height}x{width}-turned{turn}.jpg"
+            colour.convert("RGB").save(path, exif=exif)
+            yield path
+
+
+def test_the_picture_rule_is_zoos(run: ModuleType, tmp_path: Path) -> None:
+    """The two programs give the same bytes, picture by picture."""
+    paths = list(many_pictures(tmp_path))
+    assert len(paths) > 140
+    for channels, height, width in ((1, 8, 8), (3, 33, 47), (3, 5, 2)):
+        size = ImageInput(channels=channels, height=height, width=width)
+        said = {"channels": channels, "height": height, "width": width}
+        for path in paths:
+            for invert in (False, True):
+                wanted = pictures.read_picture(path, size, invert=invert)
+                found = run.read_picture(path, said, invert=invert)
+                assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape), path.name
+                assert found.tobytes() == wanted.tobytes(), path.name
+
+
+def body(function: str, path: Path, renamed: dict[str, str]) -> list[str]:
+    """Return a function's statements as text, without its docstring and its imports."""
+    tree = ast.parse(path.read_text())
+    (found,) = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
+    for node in ast.walk(found):
+        if isinstance(node, ast.Name):
+            node.id = renamed.get(node.id, node.id)
+    return [ast.unparse(n) for n in found.body[1:] if not isinstance(n, ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("name", ["flatten", "upright"])
+def test_the_picture_rule_is_zoos_word_for_word(name: str) -> None:
+    source = Path(pictures.__file__)
+    assert body(name, RUNNER, {}) == body(f"_{name}", source, {})
+
+
+def test_the_rule_that_is_written_is_the_one_in_use(bundle_folder: Path) -> None:
+    content = json.loads((bundle_folder / "model.json").read_text())
+    assert content["input"]["picture"] == pictures.RULE
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+def test_a_bad_picture_is_one_line(bundle_folder: Path, runner: Run, tmp_path: Path) -> None:
+    good = bundle_folder / "golden" / "grey.png"
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:900])
+    (tmp_path / "empty.png").write_bytes(b"")
+    for path in ("gone.png", "text.png", "cut.png", "empty.png", "bundle"):
+        done = runner(bundle_folder, good, tmp_path / path)
+        assert (done.returncode, done.stdout) == (1, ""), path
+        assert len(done.stderr.splitlines()) == 1
+        assert str(tmp_path / path) in done.stderr
+        with pytest.raises(ZooError) as other:
+            predict(bundle_folder / "model.onnx", [tmp_path / path])
+        assert done.stderr == f"Error: {other.value}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--top", "0", "x"], ["--top"], ["--top", "a", "x"], ["--wrong", "x"], ["--json"]]
+)
+def test_wrong_usage(bundle_folder: Path, runner: Run, words: list[str]) -> None:
+    done = runner(bundle_folder, *words)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+def test_help(bundle_folder: Path, runner: Run) -> None:
+    done = runner(bundle_folder, "--help")
+    assert done.returncode == 0
+    assert "python run.py selftest" in done.stdout
+
+
+def test_no_changed_model_is_run(bundle_folder: Path, runner: Run, forge: Forge) -> None:
+    picture = bundle_folder / "golden" / "grey.png"
+    model = bundle_folder / "model.onnx"
+    data = model.read_bytes()
+    model.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    done = runner(bundle_folder, picture)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not the file that model.json describes" in done.stderr
+    forge(bundle_folder)
+    assert "do not match its seal" in runner(bundle_folder, picture).stderr
+    model.write_bytes(data)
+    text = (bundle_folder / "model.json").read_text().replace('"mlp-digits"', '"mlp-digitz"')
+    (bundle_folder / "model.json").write_text(text)
+    assert "model.json was changed" in runner(bundle_folder, picture).stderr
+    model.unlink()
+    forge_free = runner(bundle_folder, picture)
+    assert len(forge_free.stderr.splitlines()) == 1
+
+
+# --- the self-test ---------------------------------------------------------------------------
+
+
+def test_the_self_test(bundle_folder: Path, runner: Run) -> None:
+    done = runner(bundle_folder, "selftest")
+    assert verdict(done) == "selftest: yes"
+    content = json.loads((bundle_folder / "model.json").read_text())
+    checked = [line.split()[1].rstrip(":") for line in done.stdout.splitlines()[:-1]]
+    assert set(content["files"]) | {"model.json"} <= set(checked)
+    assert done.stdout.count("the same bytes") == 8
+    assert "golden tensors at batch 16" in done.stdout
+    assert "golden tensors at batch 1:" in done.stdout
+
+
+def test_every_changed_file_fails_it(bundle_folder: Path, runner: Run) -> None:
+    for name in ("README.md", "golden/rotated.jpg", "model.onnx", "golden.json", "page.mjs"):
+        path = bundle_folder / name
+        data = path.read_bytes()
+        path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+        assert any(line.startswith(f"FAILED  {name}: was changed") for line in failed(
+            runner(bundle_folder, "selftest")
+        )), name  # fmt: skip
+        path.write_bytes(data)
+    (bundle_folder / "golden" / "grey.png").unlink()
+    assert any("grey.png: is missing" in x for x in failed(runner(bundle_folder, "selftest")))
+
+
+def test_another_model_fails_it(bundle_folder: Path, runner: Run, forge: Forge) -> None:
+    """Every sum and seal fits; the answers do not."""
+    model = onnx.load_model(bundle_folder / "model.onnx")
+    weights = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    values = np.frombuffer(weights.raw_data, dtype=np.float32).copy()
+    values[: len(values) // 4] *= 1.01
+    weights.raw_data = values.tobytes()
+    for prop in model.metadata_props:
+        if prop.key == KEY:
+            prop.value = BLANK.decode()
+    (bundle_folder / "model.onnx").write_bytes(seal(model.SerializeToString(deterministic=True)))
+    forge(bundle_folder)
+    lines = failed(runner(bundle_folder, "selftest"))
+    assert any("golden tensors at batch 16" in line for line in lines)
+    assert any("golden tensors at batch 1:" in line for line in lines)
+
+
+def golden_changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "golden.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_wrong_answers_fail_it(bundle_folder: Path, runner: Run, forge: Forge) -> None:
+    def nudge(content: dict[str, Any]) -> None:
+        content["tensors"]["probabilities"][3][0] += 3e-4
+
+    golden_changed(bundle_folder, nudge)
+    forge(bundle_folder)
+    lines = failed(runner(bundle_folder, "selftest"))
+    assert len(lines) == 2
+    assert all("golden tensors" in line and "3.0e-04 off" in line for line in lines)
+
+
+@pytest.mark.parametrize("how", ["label", "answers", "not a number"])
+def test_a_wrong_picture_fails_it(bundle_folder: Path, runner: Run, forge: Forge, how: str) -> None:
+    def change(content: dict[str, Any]) -> None:
+        entry = content["pictures"][2]
+        if how == "label":
+            entry["label"] = (entry["label"] + 1) % 10
+        else:
+            entry["probabilities"][0] = 0.4 if how == "answers" else float("nan")
+
+    golden_changed(bundle_folder, change)
+    forge(bundle_folder)
+    (line,) = failed(runner(bundle_folder, "selftest"))
+    assert "golden/transparent.png" in line
+
+
+def test_another_decoder_is_told_and_allowed_for(
+    bundle_folder: Path, runner: Run, forge: Forge
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        entry = content["pictures"][4]
+        pixels = np.frombuffer(base64.b64decode(entry["input"]), dtype=np.uint8).astype(int)
+        pixels[5] += 2 if pixels[5] < 200 else -2
+        entry["input"] = base64.b64encode(pixels.astype(np.uint8).tobytes()).decode()
+        entry["probabilities"][0] += 1e-3
+
+    golden_changed(bundle_folder, change)
+    forge(bundle_folder)
+    done = runner(bundle_folder, "selftest")
+    assert verdict(done) == "selftest: yes"
+    assert "rotated.jpg: JPEG with an EXIF rotation of 6: bytes up to 2 off" in done.stdout
+
+
+@pytest.mark.parametrize("broken", [b"", b"{}", b"[1]", b"null", b"\xff"], ids=repr)
+@pytest.mark.parametrize("name", ["model.json", "golden.json"])
+def test_damage_is_no_traceback(
+    bundle_folder: Path, runner: Run, forge: Forge, name: str, broken: bytes
+) -> None:
+    (bundle_folder / name).write_bytes(broken)
+    if name == "golden.json":
+        forge(bundle_folder)
+    assert failed(runner(bundle_folder, "selftest"))
+
+
+# --- other forms of the file -----------------------------------------------------------------
+
+
+def averaging(layout: str, batch: int | None) -> bytes:
+    """A sealed model whose logits are the means of three channels."""
+    inner: list[int | str] = [4, 5, 3] if layout == "NHWC" else [3, 4, 5]
+    port = onnx.helper.make_tensor_value_info
+    kinds = onnx.TensorProto
+    nodes = [onnx.helper.make_node("Cast", ["image"], ["float"], to=kinds.FLOAT)]
+    if layout == "NHWC":
+        nodes.append(onnx.helper.make_node("Transpose", ["float"], ["moved"], perm=[0, 3, 1, 2]))
+    nodes += [
+        onnx.helper.make_node("ReduceMean", [nodes[-1].output[0], "axes"], ["logits"], keepdims=0),
+        onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "averaging",
+        [port("image", kinds.UINT8, [batch or "batch", *inner])],
+        [port(name, kinds.FLOAT, [batch or "batch", 3]) for name in ("logits", "probabilities")],
+        [onnx.helper.make_tensor("axes", kinds.INT64, [2], [2, 3])],
+    )
+    opset = onnx.helper.make_opsetid("", 18)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.helper.set_model_props(model, {KEY: BLANK.decode()})
+    return seal(model.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("batch", [None, 1, 3, 20])
+def test_layouts_and_batch_sizes(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, batch: int | None
+) -> None:
+    data = averaging(layout, batch)
+    (tmp_path / "model.onnx").write_bytes(data)
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    manifest = {
+        "labels": ["a", "b", "c"],
+        "input": {"name": "image", "layout": layout, "batch": batch},
+        "outputs": {"logits": "logits", "probabilities": "probabilities"},
+        "model": {
+            "file": "model.onnx",
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "oldest_onnxruntime": "1.15",
+        },
+    }
+    model = run.Model(manifest)
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 5), dtype=np.uint8)
+    for size in (1, 2, 16):
+        logits, probabilities = model.run(images, size)
+        assert np.allclose(logits, images.mean((2, 3)), atol=1e-3)
+        assert probabilities.shape == (7, 3)
+
+
+@pytest.mark.slow
+def test_other_layout_fixed_batch_and_opset(trained: Any, tmp_path: Path, runner: Run) -> None:
+    from zoo.export.targets import ExportConfig
+    from zoo.pipeline.exporting import export
+
+    config = ExportConfig(opset="20", layout="nhwc", batch=3)
+    export(trained.finetuned, config=config, runtimes=(), workspace=trained.workspace)
+    bundle(trained.model, tmp_path / "b", web=False)
+    content = json.loads((tmp_path / "b" / "model.json").read_text())
+    assert (content["input"]["layout"], content["input"]["batch"]) == ("NHWC", 3)
+    assert content["model"]["oldest_onnxruntime"] == "1.17"
+    assert "onnxruntime>=1.17" in (tmp_path / "b" / "requirements.txt").read_text()
+    assert verdict(runner(tmp_path / "b", "selftest")) == "selftest: yes"
+    paths = sorted((tmp_path / "b" / "golden").glob("*.png"))[:4]
+    found = json.loads(runner(tmp_path / "b", *paths, "--json").stdout)["predictions"]
+    assert [one["label"] for one in found] == [
+        p.label for p in predict(tmp_path / "b" / "model.onnx", paths)
+    ]
+
+
+def test_it_is_in_the_package() -> None:
+    assert device_files()["run.py"] == RUNNER.read_bytes()
+    assert not [name for name in device_files() if name.endswith(".pyc")]

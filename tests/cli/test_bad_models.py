@@ -1,0 +1,203 @@
+"""Model files that are none, or not sound: one line from every verb, and the right exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from PIL import Image
+
+from zoo.errors import ModelFileError
+from zoo.export.runtime import open_session
+from zoo.export.seal import BLANK, KEY, seal
+
+Cli = Callable[..., Any]
+
+
+def changed(change: Callable[[ModelProto], None]) -> Callable[[bytes], bytes]:
+    """Change a model and seal it anew: what else is wrong has to be found."""
+
+    def damage(data: bytes) -> bytes:
+        model = onnx.load_model_from_string(data)
+        change(model)
+        for prop in model.metadata_props:
+            prop.value = BLANK.decode() if prop.key == KEY else prop.value
+        return seal(bytes(model.SerializeToString()))
+
+    return damage
+
+
+def no_number(model: ModelProto) -> None:
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    array = numpy_helper.to_array(tensor).copy()
+    array.flat[0] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def opset_99(model: ModelProto) -> None:
+    model.opset_import[0].version = 99
+
+
+def ir_99(model: ModelProto) -> None:
+    model.ir_version = 99
+
+
+def unknown_operator(model: ModelProto) -> None:
+    model.graph.node[0].op_type = "Castle"
+
+
+def custom_operator(model: ModelProto) -> None:
+    model.graph.node[0].domain = "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+
+
+def other_count(model: ModelProto) -> None:
+    for value in model.graph.output:
+        value.type.tensor_type.shape.dim[1].dim_value = 9
+
+
+def external(location: str) -> Callable[[ModelProto], None]:
+    def change(model: ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = tensor.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    return change
+
+
+def input_as(change: Callable[[Any], None]) -> Callable[[ModelProto], None]:
+    def damage(model: ModelProto) -> None:
+        change(model.graph.input[0].type.tensor_type)
+
+    return damage
+
+
+def float_input(kind: Any) -> None:
+    kind.elem_type = TensorProto.FLOAT
+
+
+def rank_3(kind: Any) -> None:
+    del kind.shape.dim[1]
+
+
+def wider(kind: Any) -> None:
+    kind.shape.dim[3].dim_value = 9
+
+
+def one_bit(data: bytes) -> bytes:
+    """Flip a high bit in the middle of the largest weight: ONNX and onnxruntime say nothing."""
+    weight = max(onnx.load_model_from_string(data).graph.initializer, key=lambda t: len(t.raw_data))
+    place = data.find(weight.raw_data) + 4 * (len(weight.raw_data) // 8) + 3
+    return data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
+
+
+def pytorch(_: bytes) -> bytes:
+    file = io.BytesIO()
+    torch.save({"weight": torch.zeros(3)}, file)
+    return file.getvalue()
+
+
+def foreign(_: bytes) -> bytes:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    node = helper.make_node("Identity", ["x"], ["y"])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([node], "g", [value], [out])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 18)])
+    return bytes(model.SerializeToString())
+
+
+# What was done, what validate and inspect say, and what predict says, which has onnxruntime alone.
+TABLE: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
+    "empty": (lambda data: b"", "'bad.onnx' is empty, 0 bytes", ""),
+    "garbage": (lambda data: b"this is no model" * 99, "is not an ONNX file", "can load"),
+    **{
+        f"cut to {share:%}": (
+            lambda data, share=share: data[: int(len(data) * share)],
+            "'bad.onnx' ",
+            "'bad.onnx' ",
+        )
+        for share in (0.0001, 0.1, 0.5, 0.99, 0.999)
+    },
+    "cut by a byte": (lambda data: data[:-1], "'bad.onnx' ", "'bad.onnx' "),
+    "a PyTorch file": (pytorch, "zip archive, as a PyTorch file is", ""),
+    "one bit": (one_bit, "was changed after it was exported", ""),
+    "a weight that is no number": (changed(no_number), "is not finite", "answers with no number"),
+    "opset 99": (changed(opset_99), "opset 99 and IR version 8; this onnx knows", "can load"),
+    "IR 99": (changed(ir_99), "IR version 99", "can load"),
+    "unknown operator": (changed(unknown_operator), "unknown operators: Castle", "can load"),
+    "custom operator": (changed(custom_operator), "Cast of com.example", "can load"),
+    "another class count": (changed(other_count), "", "contradicts itself"),
+    "external data missing": (changed(external("gone.data")), "lie in another", "can load"),
+    "external data escaping": (changed(external("../../etc/passwd")), "lie in another", "can load"),
+    "float input": (changed(input_as(float_input)), "", ""),
+    "input of rank 3": (changed(input_as(rank_3)), "", ""),
+    "wider input": (changed(input_as(wider)), "", ""),
+}
+
+
+@pytest.mark.parametrize("verb", ["validate", "inspect", "predict", "benchmark"])
+@pytest.mark.parametrize("what", TABLE)
+def test_each_is_one_line_and_status_1(cli: Cli, trained: Any, verb: str, what: str) -> None:
+    damage, words, in_onnxruntime = TABLE[what]
+    Image.new("L", (8, 8)).save("picture.png")
+    Path("bad.onnx").write_bytes(damage(trained.model.read_bytes()))
+    alone = verb in ("predict", "benchmark")
+    result = cli(verb, "bad.onnx", *(["picture.png"] if verb == "predict" else []))
+    if verb == "benchmark" and what == "a weight that is no number":
+        return  # it times a file, whatever it answers
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert (in_onnxruntime or words if alone else words) in result.stderr
+    assert "bad.onnx" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["validate", "inspect", "predict", "benchmark"])
+def test_no_file_and_a_folder_are_status_2(cli: Cli, verb: str) -> None:
+    Path("folder").mkdir()
+    more = ["picture.png"] if verb == "predict" else []
+    for name, words in (("nowhere.onnx", "There is no file"), ("folder", "is a folder")):
+        result = cli(verb, name, *more)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert len(result.stderr.splitlines()) == 1
+        assert words in result.stderr
+        assert name in result.stderr
+
+
+def test_a_file_of_another_tool_is_inspected_and_nothing_else(cli: Cli) -> None:
+    Image.new("L", (8, 8)).save("picture.png")
+    Path("other.onnx").write_bytes(foreign(b""))
+    for verb in ("validate", "predict"):
+        result = cli(verb, "other.onnx", *(["picture.png"] if verb == "predict" else []))
+        assert result.exit_code == 1
+        assert "'other.onnx' was not exported by zoo" in result.stderr
+    found = json.loads(cli("inspect", "other.onnx", "--json").stdout)
+    assert found["sealed"] is False
+    assert found["operators"] == {"Identity": 1}
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        np.zeros((2, 1, 8, 8), np.float32),
+        np.zeros((2, 1, 8, 8), np.int64),
+        np.zeros((1, 8, 8), np.uint8),
+        np.zeros((2, 1, 9, 8), np.uint8),
+        np.zeros((2, 8, 8, 1), np.uint8),
+    ],
+    ids=["float32", "int64", "rank 3", "taller", "channels last"],
+)
+def test_inputs_of_another_form_are_one_line(trained: Any, inputs: Any) -> None:
+    with pytest.raises(ModelFileError, match=r"onnxruntime cannot run '.*model\.onnx'") as error:
+        open_session(trained.model).run(inputs)
+    assert len(str(error.value).splitlines()) == 1

@@ -1,0 +1,69 @@
+"""`zoo inspect`: what it shows, what it compares, and what it does without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from zoo import pipeline
+from zoo.pipeline import ExportConfig
+
+Cli = Callable[..., Any]
+
+
+def test_it_says_what_the_file_holds(cli: Cli, trained: Any) -> None:
+    found = json.loads(cli("inspect", trained.model, "--json").stdout)
+    model = onnx.load(trained.model)
+    assert found["bytes"] == trained.model.stat().st_size
+    assert found["sealed"] is True
+    assert (found["opset"], found["ir_version"], found["oldest_onnxruntime"]) == (18, 8, "1.15")
+    assert found["inputs"] == [{"name": "image", "dtype": "uint8", "shape": ["batch", 1, 8, 8]}]
+    assert [port["name"] for port in found["outputs"]] == ["logits", "probabilities"]
+    assert found["labels"] == list("0123456789")
+    assert sum(found["operators"].values()) == len(model.graph.node)
+    assert found["parameters"] == 65 * 32 + 33 * 16 + 17 * 10
+    assert "web" in found["fits"]
+    assert "coreml" not in found["fits"]  # it wants a fixed batch
+    assert found["metadata"]["zoo.dataset"] == "digits"
+    text = cli("inspect", trained.model).stdout
+    assert "onnxruntime 1.15 and later (opset 18, IR 8)" in text
+    assert "Gemm × 3" in text
+    assert "zoo.weights_sha256" not in text
+    assert "zoo.weights_sha256" in cli("inspect", trained.model, "--meta").stdout
+
+
+def test_it_tells_two_files_apart(cli: Cli, trained: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    config = ExportConfig(opset="20", layout="nhwc", license="MIT")
+    pipeline.export(trained.finetuned, other, config=config, workspace=trained.workspace)
+    result = cli("inspect", trained.model, "--diff", other, "--json")
+    found = {each["what"]: (each["one"], each["other"]) for each in
+             json.loads(result.stdout)["differences"]}  # fmt: skip
+    assert found["opset"] == ("18", "20")
+    assert found["operator Transpose"] == ("0", "1")
+    assert found["license"] == ("unknown", "MIT")
+    assert found["zoo.input.layout"] == ('"NCHW"', '"NHWC"')
+    assert "weights" not in found
+    assert "parameters" not in found
+    same = tmp_path / "same.onnx"
+    same.write_bytes(trained.model.read_bytes())
+    assert "are the same, byte by byte" in cli("inspect", trained.model, "--diff", same).stdout
+
+
+def test_it_needs_neither_torch_nor_onnxruntime(trained: Any) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(torch=None, onnxruntime=None, torchvision=None)\n"
+        f"sys.argv = ['zoo', 'inspect', {str(trained.model)!r}]\n"
+        "from zoo.cli import main\n"
+        "main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "opset 18" in found.stdout

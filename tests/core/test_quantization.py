@@ -1,0 +1,395 @@
+"""int8 and fp16: what stays, what goes, and that the answers stay those of the classifier."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from zoo import pipeline
+from zoo.api import Component, TrainConfig
+from zoo.errors import ModelFileError, PluginFault
+from zoo.export.compaction import compact
+from zoo.export.quantization import WAYS, by_name, candidates, preprocessing, to_fp16, to_int8
+from zoo.pipeline import Workspace
+from zoo.registry import Registry
+
+Array = np.ndarray[Any, Any]
+METHODS = ("minmax", "entropy", "percentile")
+
+
+def digits(split: str) -> Array:
+    spec = Registry.installed().lookup("dataset", "digits").spec
+    data = spec.build(spec.config() if spec.config else None, Path("unused"))
+    images: Array = getattr(data, split)().inputs.numpy()
+    return images
+
+
+@pytest.fixture(scope="module")
+def conv(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    workspace = Workspace(runs=tmp_path_factory.mktemp("conv") / "runs")
+    run = pipeline.finetune(
+        backbone=Component("conv", channels=(8, 16), features=16),
+        training=TrainConfig(epochs=3, batch_size=32, lr=5e-3),
+        workspace=workspace,
+    )
+    return pipeline.export(run, workspace=workspace).model.read_bytes()
+
+
+@pytest.fixture(scope="module", params=["mlp", "conv"])
+def exported(request: pytest.FixtureRequest) -> bytes:
+    if request.param == "conv":
+        data: bytes = request.getfixturevalue("conv")
+        return data
+    return bytes(request.getfixturevalue("trained_once").model.read_bytes())
+
+
+def answers(model: bytes | onnx.ModelProto, images: Array, size: int = 64) -> Array:
+    """Return the probabilities, batch by batch of `size`."""
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    starts = range(0, len(images), size)
+    name = session.get_inputs()[0].name
+    parts = [session.run(["probabilities"], {name: images[at : at + size]})[0] for at in starts]
+    return np.concatenate(parts)
+
+
+def ports(model: onnx.ModelProto) -> list[bytes]:
+    return [port.SerializeToString() for port in (*model.graph.input, *model.graph.output)]
+
+
+def made_by(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if name in node.output)
+
+
+# --- the answers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_int8_answers_as_the_classifier_does(
+    exported: bytes, method: Any, per_channel: bool
+) -> None:
+    made = to_int8(exported, digits("train")[:300], method=method, per_channel=per_channel)
+    images = digits("test")
+    found, expected = answers(made, images), answers(exported, images)
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.98
+    assert len(made.SerializeToString()) < 0.7 * len(exported)
+    assert np.abs(found - expected).max() > 1e-5  # it is another model all the same
+
+
+def test_int8_answers_a_picture_alike_alone_and_in_a_batch(exported: bytes) -> None:
+    made, images = to_int8(exported, digits("train")[:128]), digits("test")[:128]
+    np.testing.assert_array_equal(answers(made, images, 1), answers(made, images, 64))
+
+
+def test_fp16_answers_as_the_classifier_does(exported: bytes) -> None:
+    made, images = to_fp16(exported), digits("test")
+    found, expected = answers(made, images), answers(exported, images)
+    assert 0 < np.abs(found - expected).max() <= 1e-2
+    assert len(made.SerializeToString()) < 0.7 * len(exported)
+    assert "Gemm" not in {node.op_type for node in made.graph.node}
+
+
+@pytest.mark.skipif(
+    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 22),
+    reason="older ones compute a layer with a float bias in float32",
+)
+def test_onnxruntime_computes_every_layer_in_integers(exported: bytes, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    made = to_int8(exported, digits("train")[:64])
+    layers = [node for node in made.graph.node if node.op_type in ("Conv", "Gemm")]
+    providers = ["CPUExecutionProvider"]
+    onnxruntime.InferenceSession(made.SerializeToString(), options, providers=providers)
+    run = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert run.count("QLinearConv") + run.count("QGemm") == len(layers) > 0
+    assert "DequantizeLinear" not in run
+
+
+def test_calibration_by_other_examples_gives_other_ranges(conv: bytes) -> None:
+    dark = np.zeros((64, 1, 8, 8), dtype=np.uint8)
+    images = digits("test")
+    good, bad = to_int8(conv, digits("train")[:128]), to_int8(conv, dark)
+    expected = answers(conv, images).argmax(1)
+    assert (answers(good, images).argmax(1) == expected).mean() > 0.95
+    assert (answers(bad, images).argmax(1) == expected).mean() < 0.9
+
+
+# --- what stays as it was ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp16"])
+def test_all_but_nodes_and_constants_stays(exported: bytes, kind: str) -> None:
+    source = onnx.load_model_from_string(exported)
+    made = to_int8(exported, digits("train")[:64]) if kind == "int8" else to_fp16(exported)
+    onnx.checker.check_model(made, full_check=True)
+    assert [(o.domain, o.version) for o in made.opset_import] == [("", 18)]
+    assert made.metadata_props == source.metadata_props
+    assert ports(made) == ports(source)
+    for field in ("ir_version", "producer_name", "producer_version", "model_version", "doc_string"):
+        assert getattr(made, field) == getattr(source, field), field
+    read = {name for node in made.graph.node for name in node.input}
+    assert read >= {tensor.name for tensor in made.graph.initializer}
+    assert not made.graph.value_info
+    assert not any(node.name or node.doc_string for node in made.graph.node)
+    if kind == "int8":
+        assert {node.op_type for node in made.graph.node if node.domain} == set()
+
+
+def test_no_file_is_left(conv: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    to_int8(conv, digits("train")[:64])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_printed_or_logged(
+    conv: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    to_int8(conv, digits("train")[:64], method="entropy")
+    assert tuple(capfd.readouterr()) == ("", "")
+    assert not caplog.records
+
+
+def test_the_same_input_gives_the_same_bytes_in_any_process(conv: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(conv)
+    np.save(tmp_path / "images.npy", digits("train")[:100])
+    code = (
+        "import hashlib, numpy, pathlib; from zoo.export.quantization import to_fp16, to_int8;"
+        "model = pathlib.Path('model.onnx').read_bytes(); images = numpy.load('images.npy');"
+        "made = [to_int8(model, images, method='percentile'), to_fp16(model)];"
+        "print([hashlib.sha256(m.SerializeToString(deterministic=True)).hexdigest() for m in made])"
+    )
+    found = set()
+    for seed in ("0", "77"):
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+    here = to_fp16(conv).SerializeToString(deterministic=True)
+    assert hashlib.sha256(here).hexdigest() in found.pop()
+
+
+# --- graphs made by hand: preprocessing, Relus, pairs -----------------------------------------
+
+
+def resizing(batch: int | str = "batch") -> onnx.ModelProto:
+    """Bytes, resized 6 x 6 -> 4 x 4, normalized, then Conv, Relu, pooling and Gemm."""
+    random = np.random.default_rng(0)
+    average = np.array([[1, 0.5, 0, 0, 0, 0], [0, 0.5, 1, 0, 0, 0], [0, 0, 0, 1, 0.5, 0],
+                        [0, 0, 0, 0, 0.5, 1]], dtype=np.float32)  # fmt: skip
+    average /= average.sum(1, keepdims=True)
+    constants = {
+        "rows": average,
+        "columns": average.T.copy(),
+        "scale": np.float32(1 / 128).reshape(1, 1, 1, 1),
+        "bias": np.float32(-1).reshape(1, 1, 1, 1),
+        "kernel": random.normal(size=(5, 1, 3, 3)).astype(np.float32),
+        "kernel_bias": random.normal(size=5).astype(np.float32),
+        "axes": np.array([2, 3]),
+        "flat": np.array([-1, 5]),
+        "weight": random.normal(size=(3, 5)).astype(np.float32),
+        "weight_bias": random.normal(size=3).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["a"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["a", "columns"], ["b"]),
+        helper.make_node("MatMul", ["rows", "b"], ["c"]),
+        helper.make_node("Mul", ["c", "scale"], ["d"]),
+        helper.make_node("Add", ["d", "bias"], ["e"]),
+        helper.make_node("Conv", ["e", "kernel", "kernel_bias"], ["f"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["f"], ["g"]),
+        helper.make_node("ReduceMean", ["g", "axes"], ["h"]),
+        helper.make_node("Reshape", ["h", "flat"], ["i"]),
+        helper.make_node("Gemm", ["i", "weight", "weight_bias"], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 1, 6, 6])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 3])
+         for n in ("logits", "probabilities")],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="by hand")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (100, 1, 6, 6), dtype=np.uint8)
+
+
+def test_preprocessing_is_not_quantized_nor_halved() -> None:
+    source = resizing()
+    for node in source.graph.node:
+        node.name = node.output[0]
+    first = ["Cast", "MatMul", "MatMul", "Mul", "Add"]
+    assert preprocessing(source.graph) == ["a", "b", "c", "d", "e"]
+    for made in (to_int8(source.SerializeToString(), IMAGES), to_fp16(source.SerializeToString())):
+        kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
+        kept = {name: kinds[name] for name in ("columns", "rows", "scale", "bias")}
+        assert kept == dict.fromkeys(kept, TensorProto.FLOAT)
+        stored = set(kinds)
+        moving = [node.op_type for node in made.graph.node if not stored.issuperset(node.input)]
+        assert moving[:5] == first
+    expected = answers(source.SerializeToString(), IMAGES)
+    found = answers(to_int8(source.SerializeToString(), IMAGES), IMAGES)
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.98
+
+
+def test_a_trained_product_in_front_is_no_preprocessing() -> None:
+    source = resizing()
+    for node in source.graph.node:
+        node.name = node.output[0]
+    columns = next(t for t in source.graph.initializer if t.name == "columns")
+    trained = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    columns.CopyFrom(numpy_helper.from_array(trained, "columns"))
+    assert preprocessing(source.graph) == ["a"]
+
+
+def test_a_fixed_batch_is_calibrated_and_kept() -> None:
+    source = resizing(batch=8)
+    made = to_int8(source.SerializeToString(), IMAGES, method="percentile")
+    assert ports(made) == ports(source)
+    assert answers(made, IMAGES[:96], 8).shape == (96, 3)
+
+
+def test_a_layer_is_read_as_int8_and_its_relu_is_part_of_the_rounding() -> None:
+    made = to_int8(resizing().SerializeToString(), IMAGES)
+    kinds = [node.op_type for node in made.graph.node]
+    assert "Relu" not in kinds
+    conv = next(node for node in made.graph.node if node.op_type == "Conv")
+    weight = made_by(made, conv.input[1])
+    stored = {t.name: t for t in made.graph.initializer}
+    assert weight.op_type == "DequantizeLinear"
+    assert len(weight.input) == 3  # OpenCV takes an absent zero point for another one
+    assert stored[weight.input[0]].data_type == TensorProto.INT8
+    assert len(stored[weight.input[0]].raw_data) == 5 * 9  # a byte each
+    assert stored[conv.input[2]].data_type == TensorProto.FLOAT
+    rounding = next(node for node in made.graph.node if conv.output[0] in node.input)
+    assert rounding.op_type == "QuantizeLinear"
+    assert len(rounding.input) == 3
+    assert not stored[rounding.input[1]].dims
+    # The outputs are not rounded once more.
+    assert made_by(made, "logits").op_type == "Gemm"
+    assert made_by(made, "probabilities").op_type == "Softmax"
+
+
+def test_compact_changes_no_answer_where_it_only_saves_bytes() -> None:
+    """What it takes out here: doubled constants, comments, an unread constant."""
+    zero, scale = np.uint8(0), np.float32(0.02)
+    weight = np.random.default_rng(0).integers(-127, 128, (4, 1, 3, 3), dtype=np.int8)
+    constants = {
+        **dict.fromkeys(("s1", "s2", "s3", "s4"), scale),
+        **dict.fromkeys(("z1", "z2", "z3", "z4"), zero),
+        "w": weight, "ws": np.full(4, 0.01, np.float32), "wz": np.zeros(4, np.int8),
+        "unread": np.ones(1000, np.float32), "factor": np.float32(0.01),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["weight"], axis=0),
+        helper.make_node("Cast", ["image"], ["a"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["a", "factor"], ["b"]),
+        helper.make_node("QuantizeLinear", ["b", "s1", "z1"], ["c"]),
+        helper.make_node("DequantizeLinear", ["c", "s2", "z2"], ["d"]),
+        helper.make_node("Conv", ["d", "weight"], ["e"]),
+        helper.make_node("QuantizeLinear", ["e", "s3", "z3"], ["f"]),
+        helper.make_node("DequantizeLinear", ["f", "s4", "z4"], ["g"]),
+        helper.make_node("Exp", ["g"], ["probabilities"], doc_string="comment", name="long name"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 1, 6, 6])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 4, 4, 4])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    before = model.SerializeToString()
+    small = compact(model)
+    assert model.SerializeToString() == before
+    onnx.checker.check_model(small, full_check=True)
+    np.testing.assert_array_equal(answers(small, IMAGES), answers(model, IMAGES))
+    assert sorted(t.name for t in small.graph.initializer) == [
+        *("factor", "s1", "w", "ws", "wz", "z1"),
+    ]
+    assert len(small.SerializeToString()) < len(before) - 4000
+    assert compact(small).SerializeToString() == small.SerializeToString()
+
+
+def test_a_graph_with_a_branch_is_not_halved() -> None:
+    source = resizing()
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["logits"], ["same"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("same", TensorProto.FLOAT, ["batch", 3])],
+    )
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    source.graph.initializer.append(yes)
+    node = helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=branch)
+    source.graph.node.insert(10, node)
+    with pytest.raises(PluginFault, match="branches or loops inside its graph"):
+        to_fp16(source.SerializeToString())
+
+
+def test_the_first_layer_may_stay_in_float() -> None:
+    source = resizing().SerializeToString()
+    made = by_name("per-channel minmax, first layer fp32", source, IMAGES)
+    stored = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
+    conv = next(node for node in made.graph.node if node.op_type == "Conv")
+    gemm = next(node for node in made.graph.node if node.op_type == "Gemm")
+    assert stored[conv.input[1]] == TensorProto.FLOAT
+    assert stored[made_by(made, gemm.input[1]).input[0]] == TensorProto.INT8
+    expected = answers(source, IMAGES).argmax(1)
+    assert (answers(made, IMAGES).argmax(1) == expected).mean() >= 0.98
+
+
+@pytest.mark.parametrize("name", ["", "minmax", "per-channel", "per-channel x", "per-x minmax",
+                                  "per-channel minmax, x"])  # fmt: skip
+def test_an_unknown_way_is_refused(name: str) -> None:
+    with pytest.raises(ModelFileError, match=f"'{name}' is no way"):
+        by_name(name, resizing().SerializeToString(), IMAGES)
+
+
+def test_each_candidate_is_made_again_by_its_name(conv: bytes) -> None:
+    images = digits("train")[:64]
+    for name, model in candidates(conv, images, [*WAYS, f"{WAYS[0]}, first layer fp32"]):
+        again = by_name(name, conv, images)
+        assert again.SerializeToString(deterministic=True) == model.SerializeToString(
+            deterministic=True
+        )
+
+
+def test_the_candidates_differ_and_run(conv: bytes) -> None:
+    made = dict(candidates(conv, digits("train")[:128]))
+    assert next(iter(made)) == "per-channel minmax"
+    assert {"per-channel percentile", "per-tensor minmax"} <= set(made)
+    assert len({model.SerializeToString() for model in made.values()}) == len(made) >= 3
+    images = digits("test")[:64]
+    for model in made.values():
+        assert np.isfinite(answers(model, images)).all()
+    sizes = {name: len(model.SerializeToString()) for name, model in made.items()}
+    assert sizes["per-tensor minmax"] < sizes["per-channel minmax"]
+
+
+def test_quantizing_loads_no_torch() -> None:
+    code = "import zoo.export.quantization, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

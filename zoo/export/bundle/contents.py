@@ -1,0 +1,170 @@
+"""The folder of a bundle: assembled apart, then renamed; whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UsageError, ZooError
+from zoo.export.bundle import golden_files, manifest, model_card
+from zoo.export.card import INPUT, Card
+from zoo.export.golden import from_json
+from zoo.export.modelfile import ModelFile
+from zoo.export.runtime import open_session
+from zoo.export.targets import OPSET, oldest_onnxruntime
+from zoo.pictures import RULE
+
+MODEL = "model.onnx"
+WEB = "ort"
+TOLERANCE = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.05}
+"""How far a probability may be off in another runtime; of quantized arithmetic each has its own."""
+POLARITY = "false: the data set's own polarity"
+
+
+def check_target(folder: Path, *, force: bool = False) -> Path:
+    """Return the folder to be written, its links followed; raises `ZooError`, nothing is touched.
+
+    Only an empty folder or, with `force`, a bundle with nothing of anybody else's is replaced.
+    """
+    target = Path(os.path.realpath(folder))
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"The folder '{folder.parent}' does not exist. Type: mkdir -p '{folder.parent}'"
+        )
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"The folder '{folder.parent}' cannot be written to.")
+    if not target.exists():
+        return target
+    if not target.is_dir():
+        raise ZooError(f"'{folder}' is a file; name a folder.")
+    if not any(target.iterdir()):
+        return target
+    try:
+        content = manifest.read(target)
+    except ZooError:
+        raise ZooError(
+            f"'{folder}' is not empty and no bundle; nothing was written. Name another folder."
+        ) from None
+    others = [n for n in manifest.strangers(target, content) if not _by_product(n)]
+    if others:
+        raise ZooError(
+            f"'{folder}' holds what is not of its bundle ({', '.join(others[:3])}); nothing was"
+            " written. Move it away, or name another folder."
+        )
+    if not force:
+        raise ZooError(f"'{folder}' is a bundle already. Type the command again with --force")
+    return target
+
+
+def _by_product(name: str) -> bool:
+    return name.rsplit("/", 1)[-1] in manifest.BY_PRODUCTS
+
+
+def assemble(
+    model: ModelFile,
+    proof: dict[str, Any],
+    target: Path,
+    *,
+    web: dict[str, bytes],
+    finish: Callable[[Path], None] = lambda folder: None,
+) -> dict[str, Any]:
+    """Write the bundle of a proved file as `target`, and return its manifest.
+
+    `web` are the files of `ort/`; `finish` works on the whole draft, before it gets its name.
+    """
+    # Within a folder beside the target, so that a rename makes it appear at once.
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as workshop:
+        draft = Path(workshop) / target.name
+        draft.mkdir()
+        _fill(draft, model, proof, web)
+        finish(draft)
+        _rename(draft, target, Path(workshop) / "older")
+    return manifest.read(target)
+
+
+def _fill(folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, bytes]) -> None:
+    card = model.card
+    oldest = oldest_onnxruntime(model.opset, model.model.ir_version) or "1.15"
+    (folder / MODEL).write_bytes(model.data)
+    (folder / "proof.json").write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
+    for name, data in device_files().items():
+        (folder / name).write_bytes(data)
+    floor = f"onnxruntime>={oldest_onnxruntime(OPSET, 8)}"
+    requirements = folder / "requirements.txt"
+    requirements.write_text(requirements.read_text().replace(floor, f"onnxruntime>={oldest}"))
+    golden = from_json(proof.get("golden"), "proof.json")
+    golden_files.write(folder, golden, open_session(model.path, model.data))
+    for name, data in web.items():
+        (folder / WEB).mkdir(exist_ok=True)
+        (folder / WEB / name).write_bytes(data)
+    facts = describe(model, oldest)
+    text = model_card.write(facts, proof, quantization=card.quantization, web=bool(web))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    manifest.write(folder, facts)
+
+
+def device_files() -> dict[str, bytes]:
+    """Return the files that every bundle has as they are, by name."""
+    found = resources.files("zoo.export.bundle") / "device"
+    return {
+        each.name: each.read_bytes()
+        for each in sorted(found.iterdir(), key=lambda each: each.name)
+        if each.is_file() and not each.name.startswith((".", "__"))
+    }
+
+
+def describe(model: ModelFile, oldest: str) -> dict[str, Any]:
+    """Return what the manifest says of a model, in its order of keys."""
+    card: Card = model.card
+    size = card.input
+    return {
+        "name": card.model,
+        "run": card.run,
+        "model": {
+            "file": MODEL,
+            "sha256": model.sha256,
+            "bytes": len(model.data),
+            "opset": model.opset,
+            "ir_version": int(model.model.ir_version),
+            "precision": card.precision,
+            "oldest_onnxruntime": oldest,
+        },
+        "input": {
+            "name": INPUT,
+            "dtype": "uint8",
+            "layout": card.layout,
+            "batch": card.batch,
+            "channels": size.channels,
+            "height": size.height,
+            "width": size.width,
+            "range": [0, 255],
+            "invert": POLARITY,
+            "picture": RULE,
+        },
+        "outputs": {"logits": "logits", "probabilities": "probabilities"},
+        "labels": card.labels,
+        "dataset": card.dataset,
+        "metrics": card.metrics,
+        "license": card.license,
+        "components": card.components,
+        "versions": card.versions,
+        "tolerance": {"probabilities": TOLERANCE[card.precision]},
+        "golden": golden_files.NAME,
+    }
+
+
+def _rename(draft: Path, target: Path, older: Path) -> None:
+    """Give the draft its name; what stood there comes back where that fails."""
+    try:
+        if target.exists():
+            target.rename(older)
+        draft.rename(target)
+    except BaseException:
+        if older.exists() and not target.exists():
+            older.rename(target)
+        raise

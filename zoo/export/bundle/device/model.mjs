@@ -1,0 +1,118 @@
+// The model file: its SHA-256, its seal, and its answers. The same in Node and in a browser,
+// with onnxruntime-node or onnxruntime-web as `ort`.
+
+import { toLayout } from "./picture.mjs";
+
+/** Read JSON; throws an Error with one clear sentence. */
+export function parse(bytes, name) {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    throw new Error(`${name} is damaged`);
+  }
+}
+
+/** Read model.json, as far as it is one. */
+export function parseManifest(bytes) {
+  const found = parse(bytes, "model.json");
+  const parts = ["input", "outputs", "labels", "model", "files", "tolerance", "golden"];
+  if (parts.some((name) => !found?.[name])) throw new Error("model.json is damaged");
+  return found;
+}
+
+/** Open the file that the manifest describes; throws an Error with one clear sentence. */
+export async function openModel(ort, manifest, bytes) {
+  const { input, outputs, labels, model } = manifest;
+  if (sha256(bytes) !== model.sha256)
+    throw new Error(`${model.file} is not the file that model.json describes: it was changed`);
+  const options = { intraOpNumThreads: 1, logSeverityLevel: 4 };
+  const session = await ort.InferenceSession.create(bytes, options).catch((error) => {
+    throw new Error(`onnxruntime cannot load ${model.file}: ${firstLine(error)}`);
+  });
+  const size = input.channels * input.height * input.width;
+  const shape = [input.channels, input.height, input.width];
+  if (input.layout === "NHWC") shape.push(shape.shift());
+
+  /** Run up to a whole batch; one of a fixed size is filled up with zeros. */
+  async function runBatch(inputs) {
+    const count = inputs.length / size;
+    const filled = new Uint8Array((input.batch ?? count) * size);
+    filled.set(toLayout(inputs, input));
+    const image = new ort.Tensor("uint8", filled, [filled.length / size, ...shape]);
+    const found = await session.run({ [input.name]: image }, [outputs.probabilities]);
+    return found[outputs.probabilities].data.slice(0, count * labels.length);
+  }
+
+  /** Raw bytes, N x C x H x W -> probabilities, one array of the classes for each. */
+  return async function run(inputs, batch = 64) {
+    const step = (input.batch ?? batch) * size;
+    const rows = [];
+    for (let at = 0; at < inputs.length; at += step) {
+      const flat = await runBatch(inputs.subarray(at, at + step));
+      for (let i = 0; i < flat.length; i += labels.length)
+        rows.push(Array.from(flat.subarray(i, i + labels.length)));
+    }
+    return rows;
+  };
+}
+
+/** Classes from the likeliest down; equal ones keep their order. */
+export function ranked(probabilities) {
+  return probabilities
+    .map((_, i) => i)
+    .sort((a, b) => probabilities[b] - probabilities[a] || a - b);
+}
+
+export const firstLine = (error) =>
+  String(error?.message ?? error)
+    .split("\n")[0]
+    .trim()
+    .replace(/\.$/, "")
+    .slice(0, 300);
+
+export const fromBase64 = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+
+// SHA-256 by FIPS 180-4. A browser's own is absent where a page is not served from https or
+// localhost, as from one's own machine to one's own phone.
+
+const K = new Int32Array(64);
+const START = new Int32Array(8);
+for (let n = 2, found = 0; found < 64; n++) {
+  if (Array.from({ length: n - 2 }, (_, i) => i + 2).some((d) => n % d === 0)) continue;
+  const fraction = (root) => ((root - Math.floor(root)) * 2 ** 32) | 0;
+  if (found < 8) START[found] = fraction(Math.sqrt(n));
+  K[found++] = fraction(Math.cbrt(n));
+}
+
+export function sha256(bytes) {
+  const padded = new Uint8Array(((bytes.length + 72) >> 6) << 6);
+  padded.set(bytes);
+  padded[bytes.length] = 0x80;
+  const view = new DataView(padded.buffer);
+  view.setUint32(padded.length - 8, Math.floor(bytes.length / 2 ** 29));
+  view.setUint32(padded.length - 4, (bytes.length << 3) >>> 0);
+  const state = START.slice();
+  const w = new Int32Array(64);
+  for (let at = 0; at < padded.length; at += 64) compress(state, view, at, w);
+  return Array.from(state, (word) => (word >>> 0).toString(16).padStart(8, "0")).join("");
+}
+
+const turn = (x, n) => (x >>> n) | (x << (32 - n));
+
+function compress(state, view, at, w) {
+  for (let i = 0; i < 16; i++) w[i] = view.getInt32(at + i * 4);
+  for (let i = 16; i < 64; i++) {
+    const s0 = turn(w[i - 15], 7) ^ turn(w[i - 15], 18) ^ (w[i - 15] >>> 3);
+    const s1 = turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ (w[i - 2] >>> 10);
+    w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+  }
+  let [a, b, c, d, e, f, g, h] = state;
+  for (let i = 0; i < 64; i++) {
+    const s1 = turn(e, 6) ^ turn(e, 11) ^ turn(e, 25);
+    const t1 = (h + s1 + ((e & f) ^ (~e & g)) + K[i] + w[i]) | 0;
+    const s0 = turn(a, 2) ^ turn(a, 13) ^ turn(a, 22);
+    const t2 = (s0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
+    [h, g, f, e, d, c, b, a] = [g, f, e, (d + t1) | 0, c, b, a, (t1 + t2) | 0];
+  }
+  [a, b, c, d, e, f, g, h].forEach((value, i) => (state[i] += value));
+}

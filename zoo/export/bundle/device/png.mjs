@@ -1,0 +1,162 @@
+// A PNG file -> upright 8-bit RGBA pixels, read as Pillow reads them (16-bit grey is scaled,
+// 16-bit colour keeps its high byte). No dependency: the same bytes in Node and in a browser.
+
+import { grey16to8, upright } from "./picture.mjs";
+
+const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
+const SAMPLES = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // colour type -> samples a pixel
+const DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] };
+// prettier-ignore
+const ADAM7 = [
+  [0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2],
+];
+const MOST_PIXELS = 89_478_485; // Pillow's limit too
+
+export const isPng = (bytes) => SIGNATURE.every((value, i) => bytes[i] === value);
+
+/** Decode a PNG file; throws an Error with one clear sentence where it is none. */
+export async function decodePng(bytes) {
+  const file = chunks(bytes);
+  const { width, height, depth, colour } = file;
+  const raw = await inflate(file.data);
+  const values = new (depth === 16 ? Uint16Array : Uint8Array)(width * height * SAMPLES[colour]);
+  let at = 0;
+  for (const pass of file.interlaced ? ADAM7 : [[0, 0, 1, 1]])
+    at = readPass(file, raw, at, pass, values);
+  const data = toRgba(file, values);
+  return upright({ width, height, data }, file.orientation);
+}
+
+function chunks(bytes) {
+  if (!isPng(bytes)) throw new Error("it is no PNG file");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const file = { orientation: 1, palette: null, transparent: null };
+  const data = [];
+  for (let at = 8; at + 12 <= bytes.length;) {
+    const length = view.getUint32(at);
+    const name = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    const body = bytes.subarray(at + 8, at + 8 + length);
+    if (body.length < length) throw new Error("the PNG file is cut short");
+    if (name === "IHDR") header(file, view, at + 8);
+    else if (name === "PLTE") file.palette = body;
+    else if (name === "tRNS") file.transparent = body;
+    else if (name === "eXIf") file.orientation = orientationOf(body);
+    else if (name === "IDAT") data.push(body);
+    else if (name === "IEND") break;
+    at += 12 + length;
+  }
+  if (!file.width || !data.length) throw new Error("the PNG file holds no picture");
+  if (file.colour === 3 && !file.palette) throw new Error("the PNG file lacks its palette");
+  return { ...file, data };
+}
+
+function header(file, view, at) {
+  file.width = view.getUint32(at);
+  file.height = view.getUint32(at + 4);
+  file.depth = view.getUint8(at + 8);
+  file.colour = view.getUint8(at + 9);
+  file.interlaced = view.getUint8(at + 12) === 1;
+  if (!file.width || !file.height || !DEPTHS[file.colour]?.includes(file.depth))
+    throw new Error("the PNG file's header is damaged");
+  if (file.width * file.height > MOST_PIXELS) throw new Error("the picture is too large");
+}
+
+/** Read EXIF tag 0x0112, the rotation, from a TIFF block; 1 where there is none. */
+function orientationOf(block) {
+  const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
+  try {
+    const little = view.getUint16(0) === 0x4949;
+    const first = view.getUint32(4, little);
+    for (let i = 0; i < view.getUint16(first, little); i++) {
+      const entry = first + 2 + i * 12;
+      if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+    }
+  } catch {
+    // A damaged EXIF block says nothing.
+  }
+  return 1;
+}
+
+async function inflate(parts) {
+  try {
+    const stream = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  } catch {
+    throw new Error("the PNG file's pixels are damaged");
+  }
+}
+
+/** Undo the filters of one pass (the whole picture, or one of Adam7's seven). */
+function readPass({ width, height, depth, colour }, raw, at, [x0, y0, dx, dy], values) {
+  const columns = Math.ceil((width - x0) / dx);
+  const rows = Math.ceil((height - y0) / dy);
+  if (columns <= 0 || rows <= 0) return at;
+  const samples = SAMPLES[colour];
+  const step = Math.max((samples * depth) >> 3, 1);
+  const stride = Math.ceil((columns * samples * depth) / 8);
+  let above = new Uint8Array(stride);
+  for (let row = 0; row < rows; row++, at += stride + 1) {
+    if (at + stride + 1 > raw.length) throw new Error("the PNG file is cut short");
+    const line = raw.subarray(at + 1, at + 1 + stride);
+    unfilter(raw[at], line, above, step);
+    above = line;
+    for (let i = 0; i < columns * samples; i++) {
+      const x = x0 + Math.floor(i / samples) * dx;
+      values[((y0 + row * dy) * width + x) * samples + (i % samples)] = sample(line, i, depth);
+    }
+  }
+  return at;
+}
+
+function sample(line, i, depth) {
+  if (depth === 8) return line[i];
+  if (depth === 16) return (line[2 * i] << 8) | line[2 * i + 1];
+  const bit = i * depth;
+  return (line[bit >> 3] >> (8 - depth - (bit & 7))) & ((1 << depth) - 1);
+}
+
+function unfilter(kind, line, above, step) {
+  if (kind > 4) throw new Error("the PNG file's pixels are damaged");
+  for (let i = 0; kind && i < line.length; i++) {
+    const left = i >= step ? line[i - step] : 0;
+    const corner = i >= step ? above[i - step] : 0;
+    if (kind === 1) line[i] += left;
+    else if (kind === 2) line[i] += above[i];
+    else if (kind === 3) line[i] += (left + above[i]) >> 1;
+    else line[i] += paeth(left, above[i], corner);
+  }
+}
+
+function paeth(left, up, corner) {
+  const [a, b, c] = [up - corner, left - corner, left + up - 2 * corner].map(Math.abs);
+  if (a <= b && a <= c) return left;
+  return b <= c ? up : corner;
+}
+
+function toRgba({ width, height, depth, colour, palette, transparent }, values) {
+  const out = new Uint8Array(width * height * 4);
+  let eight = values;
+  if (depth === 16) eight = colour === 0 ? grey16to8(values) : values.map((value) => value >> 8);
+  else if (depth < 8 && colour === 0) eight = values.map((v) => (v * 255) / ((1 << depth) - 1));
+  // Pillow compares the low byte of the transparent colour, and leaves it out for 16-bit grey.
+  const key = transparent && colour !== 3 ? [1, 3, 5].map((i) => transparent[i]) : null;
+  if (key && depth === 1) key[0] = key[0] ? 255 : 0;
+  for (let i = 0, to = 0; to < out.length; i += SAMPLES[colour], to += 4) {
+    let [red, green, blue, alpha] = [eight[i], eight[i], eight[i], 255];
+    if (colour === 0) alpha = key && depth < 16 && red === key[0] ? 0 : 255;
+    else if (colour === 4) alpha = eight[i + 1];
+    else if (colour === 3) {
+      [red, green, blue] = [0, 1, 2].map((c) => palette[eight[i] * 3 + c] ?? 0);
+      alpha = transparent?.[eight[i]] ?? 255;
+    } else {
+      [green, blue] = [eight[i + 1], eight[i + 2]];
+      if (colour === 6) alpha = eight[i + 3];
+      else if (key) alpha = red === key[0] && green === key[1] && blue === key[2] ? 0 : 255;
+    }
+    out[to] = red;
+    out[to + 1] = green;
+    out[to + 2] = blue;
+    out[to + 3] = alpha;
+  }
+  return out;
+}

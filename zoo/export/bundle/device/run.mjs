@@ -1,0 +1,149 @@
+// Classify picture files with the model beside this file, by onnxruntime-node.
+
+import { readFile } from "node:fs/promises";
+import process from "node:process";
+
+import { firstLine, openModel, parseManifest, ranked } from "./model.mjs";
+import { toInput } from "./picture.mjs";
+import { decodePng, isPng } from "./png.mjs";
+import { checks } from "./selftest.mjs";
+
+const HELP = `Classify picture files with the model beside this file.
+
+    node run.mjs PICTURE… [--invert] [--top N] [--json]
+    node run.mjs selftest
+
+\`--invert\` is for dark strokes on a light ground, where the model was trained on light on dark.
+\`selftest\` checks every file of the folder, and the model's answers on the golden vectors.
+Exit status: 0; 1 with one line on stderr; 2 for wrong usage.
+Once, before the first run: npm install --ignore-scripts`;
+
+const REASONS = { ENOENT: "it is missing", EISDIR: "it is a folder", EACCES: "access is denied" };
+
+class Fault extends Error {}
+class Usage extends Fault {}
+
+/** Load a package of package.json, or say how to install it. */
+async function load(name) {
+  try {
+    const found = await import(name);
+    return found.default ?? found;
+  } catch (error) {
+    const hint = error.code === "ERR_MODULE_NOT_FOUND" ? "is not installed" : "does not load";
+    throw new Fault(`${name} ${hint}. Type: npm install --ignore-scripts`);
+  }
+}
+
+/** Read a file of this folder. */
+async function read(name) {
+  try {
+    return new Uint8Array(await readFile(new URL(name, import.meta.url)));
+  } catch (error) {
+    throw new Fault(`${name} cannot be read: ${REASONS[error.code] ?? error.code}`);
+  }
+}
+
+/** Decode a picture: PNG as Pillow does to the byte, anything else by sharp. */
+async function decode(bytes) {
+  if (isPng(bytes)) return decodePng(bytes);
+  const sharp = await load("sharp");
+  const picture = sharp(bytes, { ignoreIcc: true })
+    .autoOrient()
+    .toColourspace("srgb")
+    .ensureAlpha();
+  const { data, info } = await picture.raw().toBuffer({ resolveWithObject: true });
+  return { width: info.width, height: info.height, data };
+}
+
+async function readPicture(file, input, invert) {
+  let bytes;
+  try {
+    bytes = new Uint8Array(await readFile(file));
+  } catch (error) {
+    if (error.code === "ENOENT") throw new Fault(`There is no picture '${file}'`);
+    if (error.code === "EISDIR") throw new Fault(`'${file}' is a folder; name the pictures in it`);
+    throw new Fault(`'${file}' cannot be read: ${REASONS[error.code] ?? error.code}`);
+  }
+  try {
+    return toInput(await decode(bytes), input, invert);
+  } catch (error) {
+    if (error instanceof Fault) throw error;
+    throw new Fault(`'${file}' is no readable picture: ${firstLine(error)}`);
+  }
+}
+
+async function classify({ pictures, invert, top, json }) {
+  const manifest = parseManifest(await read("model.json"));
+  const bytes = await read(manifest.model.file);
+  const run = await openModel(await load("onnxruntime-node"), manifest, bytes);
+  const inputs = [];
+  for (const file of pictures) inputs.push(await readPicture(file, manifest.input, invert));
+  const found = await run(new Uint8Array(Buffer.concat(inputs)));
+  if (json) {
+    console.log(toJson(pictures, found, manifest.labels));
+    return;
+  }
+  found.forEach((row, i) => {
+    for (const k of ranked(row).slice(0, top))
+      console.log(`${pictures[i]}  ${manifest.labels[k]}  ${(row[k] * 100).toFixed(2)} %`);
+  });
+}
+
+/** Write what `zoo predict --json` writes; an object would put classes named by numbers first. */
+function toJson(pictures, found, labels) {
+  const predictions = found.map((row, i) => {
+    const order = ranked(row);
+    const classes = order.map((k) => `${JSON.stringify(labels[k])}: ${row[k]}`).join(", ");
+    const best = `"label": ${JSON.stringify(labels[order[0]])}, "probability": ${row[order[0]]}`;
+    return `{"picture": ${JSON.stringify(pictures[i])}, ${best}, "classes": {${classes}}}`;
+  });
+  return `{"predictions": [${predictions.join(", ")}]}`;
+}
+
+async function selftest() {
+  const ort = await load("onnxruntime-node");
+  let passed = true;
+  for await (const check of checks({ read, decode, ort })) {
+    passed &&= check.passed;
+    console.log(`${check.passed ? "ok    " : "FAILED"}  ${check.name}: ${check.text}`);
+  }
+  console.log(`selftest: ${passed ? "yes" : "no"}`);
+  return passed;
+}
+
+function parseWords(words) {
+  const found = { pictures: [], invert: false, top: 1, json: false };
+  while (words.length) {
+    const word = words.shift();
+    const [name, value] = word.split("=", 2);
+    if (word === "--") found.pictures.push(...words.splice(0));
+    else if (word === "--invert") found.invert = true;
+    else if (word === "--json") found.json = true;
+    else if (name === "--top") {
+      const count = value ?? words.shift() ?? "";
+      if (!/^[1-9][0-9]*$/.test(count))
+        throw new Usage(`--top takes a whole number from 1, not '${count}'`);
+      found.top = Number(count);
+    } else if (word.startsWith("-")) throw new Usage(`There is no option '${word}'`);
+    else found.pictures.push(word);
+  }
+  if (!found.pictures.length) throw new Usage("Name a picture");
+  return found;
+}
+
+async function main(words) {
+  if (words.includes("-h") || words.includes("--help")) return void console.log(HELP);
+  try {
+    if (words.length === 1 && words[0] === "selftest")
+      process.exitCode = (await selftest()) ? 0 : 1;
+    else await classify(parseWords(words));
+  } catch (error) {
+    const line = firstLine(error);
+    const usage = error instanceof Usage;
+    const end = usage ? ". See: node run.mjs --help" : line.includes(" Type: ") ? "" : ".";
+    console.error(`Error: ${line}${end}`);
+    process.exitCode = usage ? 2 : 1;
+  }
+}
+
+await main(process.argv.slice(2));

@@ -1,0 +1,156 @@
+"""The golden vectors on disk: tensors, and the same inputs as pictures of every awkward kind."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.export.golden import Golden
+from zoo.export.runtime import Session
+from zoo.pictures import read_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SCHEMA = 1
+NAME = "golden.json"
+LONG_SIDE = 113
+"""Of a golden picture: larger than most inputs, and a multiple of none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of picture: its file, what a reader must do right, and how it is drawn."""
+
+    file: str
+    what: str
+    draw: Callable[[Image, Path], None]
+    invert: bool = False
+
+
+def write(folder: Path, golden: Golden, session: Session) -> None:
+    """Write `golden.json` and `golden/*`: real test examples, each enlarged to a picture.
+
+    The bytes of each picture's input are those of `read_picture`, its answers those of the file.
+    """
+    (folder / "golden").mkdir()
+    size = session.card.input
+    entries = []
+    for kind, index in zip(KINDS, _clearest(golden), strict=False):
+        path = folder / kind.file
+        kind.draw(_enlarged(golden.inputs[index]), path)
+        pixels = read_picture(path, size, invert=kind.invert)
+        _, probabilities = session.run(pixels[None])
+        entries.append(
+            {
+                "file": kind.file,
+                "what": kind.what,
+                "invert": kind.invert,
+                "input": base64.b64encode(pixels.tobytes()).decode(),
+                "probabilities": probabilities[0].tolist(),
+                "label": int(probabilities[0].argmax()),
+            }
+        )
+    content = {"schema": SCHEMA, "tensors": golden.to_json(), "pictures": entries}
+    (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _clearest(golden: Golden) -> list[int]:
+    """Order the examples by the margin of the best class: a decoder's rounding flips no label."""
+    if golden.probabilities.shape[1] < 2:
+        return list(range(len(golden.inputs)))
+    best = np.sort(golden.probabilities, axis=1)
+    order = np.argsort(best[:, -2] - best[:, -1], kind="stable")
+    chosen = [int(index) for index in order]
+    return (chosen * len(KINDS))[: max(len(KINDS), len(chosen))]
+
+
+def _enlarged(pixels: np.ndarray[Any, Any]) -> Image:
+    """Turn C x H x W into a picture whose long side is well over the input's."""
+    from PIL import Image
+
+    channels, height, width = pixels.shape
+    flat = Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0))
+    scale = max(LONG_SIDE, round(1.4 * max(height, width))) / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return flat.resize(size, Image.Resampling.BICUBIC)
+
+
+def _grey(picture: Image, path: Path) -> None:
+    picture.convert("L").save(path)
+
+
+def _colour(picture: Image, path: Path) -> None:
+    """Tint it, so that luma is no plain mean."""
+    from PIL import Image
+
+    red, green, blue = picture.convert("RGB").split()
+    green, blue = green.point(lambda v: v * 0.9), blue.point(lambda v: v * 0.7)
+    Image.merge("RGB", (red, green, blue)).save(path)
+
+
+def _transparent(picture: Image, path: Path) -> None:
+    """Let the upper left fade out."""
+    from PIL import Image
+
+    clear = picture.convert("RGBA")
+    width, height = clear.size
+    steps = np.add.outer(np.arange(height) / height, np.arange(width) / width)
+    clear.putalpha(Image.fromarray(np.clip(steps * 512, 0, 255).astype(np.uint8)))
+    clear.save(path)
+
+
+def _wide(picture: Image, path: Path) -> None:
+    """Put it in the middle of a wider ground, an even number of columns on either side."""
+    from PIL import Image
+
+    width, height = picture.size
+    ground = Image.new(picture.mode, (width + 2 * (width // 4), height), picture.getpixel((0, 0)))
+    ground.paste(picture, (width // 4, 0))
+    ground.save(path)
+
+
+def _rotated(picture: Image, path: Path) -> None:
+    """Store it lying on its side, with the EXIF entry that says so."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = picture.convert("RGB").transpose(Image.Transpose.ROTATE_90)
+    lying.save(path, quality=95, subsampling=0, exif=exif)
+
+
+def _palette(picture: Image, path: Path) -> None:
+    picture.convert("RGB").quantize(64).save(path)
+
+
+def _dark(picture: Image, path: Path) -> None:
+    from PIL import ImageOps
+
+    ImageOps.invert(picture).save(path)
+
+
+def _deep(picture: Image, path: Path) -> None:
+    """16 bits with a low byte of its own, so that scaling must round."""
+    from PIL import Image
+
+    values = np.asarray(picture.convert("L"), dtype=np.uint16)
+    Image.fromarray(values * 256 + (255 - values)).save(path)
+
+
+KINDS = (
+    Kind("golden/grey.png", "grey PNG, larger than the input", _grey),
+    Kind("golden/colour.png", "RGB PNG", _colour),
+    Kind("golden/transparent.png", "RGBA PNG, partly transparent", _transparent),
+    Kind("golden/wide.png", "PNG with another aspect ratio", _wide),
+    Kind("golden/rotated.jpg", "JPEG with an EXIF rotation of 6", _rotated),
+    Kind("golden/palette.png", "palette PNG", _palette),
+    Kind("golden/dark.png", "dark on light, inverted", _dark, invert=True),
+    Kind("golden/deep.png", "16-bit grey PNG", _deep),
+)

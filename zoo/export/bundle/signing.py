@@ -1,0 +1,79 @@
+"""A bundle signed with a key, and checked, by the optional package model-signing; offline."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ModelFileError, UsageError, ZooError
+from zoo.export.bundle.manifest import SIGNATURE
+
+
+def check_key(key: Path) -> None:
+    """Refuse what cannot sign before the work is done: a missing key, a missing package."""
+    if not key.is_file():
+        raise UsageError(
+            f"There is no key '{key}'. Type: openssl ecparam -name prime256v1 -genkey -noout"
+            f" -out '{key}'"
+        )
+    _package("signing")
+
+
+def sign(folder: Path, key: Path) -> None:
+    """Write `model.sig`, over every file of the folder; raises `ZooError`."""
+    config = _package("signing").Config().use_elliptic_key_signer
+    try:
+        signer = config(private_key=key)
+    except Exception as error:
+        raise ZooError(
+            f"'{key}' is no private key on an elliptic curve, in PEM and without a password:"
+            f" {_first_line(error)}."
+        ) from None
+    signer.set_hashing_config(_hashing()).sign(folder, folder / SIGNATURE)
+
+
+def check(folder: Path, key: Path) -> None:
+    """Hold a bundle against its signature; raises `ModelFileError` where it is not the key's."""
+    if not key.is_file():
+        raise UsageError(f"There is no key '{key}'.")
+    signature = folder / SIGNATURE
+    if not signature.is_file():
+        raise ModelFileError(f"'{folder}' is not signed: there is no {SIGNATURE} in it.")
+    verifying = _package("verifying")
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except Exception as error:
+        raise ZooError(
+            f"'{key}' is no public key on an elliptic curve, in PEM: {_first_line(error)}."
+        ) from None
+    try:
+        verifier.set_hashing_config(_hashing()).verify(folder, signature)
+    except Exception as error:  # a damaged signature fails in whatever reads it
+        raise ModelFileError(
+            f"{SIGNATURE} does not sign this folder with that key: {_first_line(error)}."
+        ) from None
+
+
+def _hashing() -> Any:
+    """Take every file but the signature, those of version control included."""
+    config = _package("hashing").Config()
+    return config.set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(f"model_signing.{name}")
+    except ImportError as error:
+        # It needs pyopenssl without saying so in its own requirements.
+        raise ZooError(
+            f"Signatures need the package model-signing ({error})."
+            " Type: pip install model-signing pyopenssl"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """Return an error's first sentence; of a mismatch not the digests, which say nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    sentence = (lines[0] if lines else type(error).__name__).split(". ")[0]
+    return sentence.split(": [")[0].rstrip(".")[:200]

@@ -1,0 +1,66 @@
+"""The bytes of a file and their seal: a SHA-256 that the file carries of itself. Stdlib alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from zoo.errors import ModelFileError, NoModelFile
+
+KEY = "zoo.sha256"
+BLANK = b"0" * 64
+# The metadata entry as protobuf writes it: the key, then 64 characters of value.
+MARK = b"\x0a\x0a" + KEY.encode() + b"\x12\x40"
+
+
+def seal(data: bytes) -> bytes:
+    """Fill the seal's place in a file's bytes; raises `ValueError` where there is not just one."""
+    start = _place(data)
+    if start is None:
+        raise ValueError("there is no single place for a seal")
+    blank = data[:start] + BLANK + data[start + 64 :]
+    return data[:start] + _digest(blank) + data[start + 64 :]
+
+
+def check_seal(data: bytes, path: object) -> None:
+    """Hold a file's bytes against their seal; raises `ModelFileError`."""
+    start = _place(data)
+    if start is None:
+        raise ModelFileError(
+            f"'{path}' has no seal: it was not exported by zoo, or was cut or written anew since."
+            " Type: zoo export RUN"
+        )
+    if data[start : start + 64] != _digest(data[:start] + BLANK + data[start + 64 :]):
+        raise ModelFileError(
+            f"'{path}' was changed after it was exported: its bytes do not match its seal, {KEY}."
+            " Type: zoo export RUN"
+        )
+
+
+def read_model(path: Path) -> bytes:
+    """Read a model file's bytes; raises `NoModelFile` or `ModelFileError`."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NoModelFile(f"There is no file '{path}'. Type: zoo export RUN") from None
+    except IsADirectoryError:
+        raise NoModelFile(f"'{path}' is a folder; name the .onnx file in it.") from None
+    except OSError as error:
+        raise ModelFileError(f"'{path}' cannot be read: {error.strerror}.") from None
+    if not data:
+        raise ModelFileError(f"'{path}' is empty, 0 bytes: not an ONNX file.")
+    return data
+
+
+def hint(data: bytes) -> str:
+    """Say what a file that is not ONNX looks like."""
+    return " It is a zip archive, as a PyTorch file is." if data[:2] == b"PK" else ""
+
+
+def _place(data: bytes) -> int | None:
+    found = data.find(MARK)
+    return found + len(MARK) if found >= 0 and data.count(MARK) == 1 else None
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()

@@ -1,0 +1,116 @@
+"""A file run in every way that the proof asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from zoo.errors import ModelFileError
+from zoo.export.card import INPUT, OUTPUTS, Card
+from zoo.export.comparison import softmax
+from zoo.export.modelfile import ModelFile
+from zoo.export.runtime import Array, Session, open_session
+from zoo.export.runtimes import Answer, run
+
+BATCH_SIZES = (1, 2, 7, 64, 257)
+REFERENCE_EXAMPLES = 16
+"""ONNX's own reference is plain numpy, 10 ms and more an example."""
+OTHER_EXAMPLES = 257
+
+T = TypeVar("T")
+Answers = tuple[tuple[Array, Array], tuple[Array, Array]]
+"""Logits and probabilities at full optimization, then at none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Both:
+    """A file opened at full and at no optimization."""
+
+    full: Session
+    none: Session
+
+
+def open_both(file: ModelFile) -> Both:
+    return Both(*(open_session(file.path, file.data, level=level) for level in ("full", "none")))
+
+
+def attempt(call: Callable[[], T]) -> tuple[T | None, str]:
+    """Call; return None and the reason where onnxruntime fails."""
+    try:
+        return call(), ""
+    except ModelFileError as error:
+        return None, str(error)
+
+
+def at_both(sessions: Both, inputs: Array) -> Answers:
+    """Run all inputs, at another batch size on each side."""
+    return run_all(sessions.full, inputs, 64), run_all(sessions.none, inputs, 257)
+
+
+def sizes(card: Card) -> tuple[int, ...]:
+    return BATCH_SIZES if card.batch is None else (card.batch,)
+
+
+def spread_over_batches(session: Session, inputs: Array) -> float:
+    """Return how far apart the probabilities of the same inputs lie at every batch size."""
+    inputs = np.resize(inputs, (257, *inputs.shape[1:]))
+    found = np.stack([run_all(session, inputs, size)[1] for size in sizes(session.card)])
+    spread = np.abs(found - found[0]).max()
+    return float(spread) if np.isfinite(spread) else float("inf")
+
+
+def run_all(session: Session, inputs: Array, size: int) -> tuple[Array, Array]:
+    """Run inputs in batches of a size, the last one filled up."""
+    count = len(inputs)
+    filled = np.resize(inputs, (-(-count // size) * size, *inputs.shape[1:]))
+    parts = [session.run(filled[start : start + size]) for start in range(0, len(filled), size)]
+    logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return logits[:count], probabilities[:count]
+
+
+def elsewhere(name: str, file: ModelFile, inputs: Array) -> list[Answer]:
+    """Run some inputs in another runtime, whole and one by one; its failing is an answer too."""
+    if name == "onnx.reference":
+        return [_reference(file, inputs[:REFERENCE_EXAMPLES])]
+    few, card = inputs[:OTHER_EXAMPLES], file.card
+    answers = []
+    # The last batch of 64 is a smaller one: a runtime may answer by what it was asked before.
+    for batch in (64, 1):
+        answers.append(
+            run(name, file.data, few, batch=batch, layout=card.layout, fixed_batch=card.batch)
+        )
+        if answers[-1].probabilities is None or card.batch is not None:
+            break
+    return answers
+
+
+def softmax32(logits: Array) -> Array:
+    result: Array = softmax(logits.astype(np.float64)).astype(np.float32)
+    return result
+
+
+def _reference(file: ModelFile, inputs: Array) -> Answer:
+    """Run ONNX's reference implementation: numpy, slow, written by others."""
+    import onnx
+    from onnx import version_converter
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        model = file.model
+        if file.card.precision == "int8" and file.opset < 19:
+            model = version_converter.convert_version(model, 19)  # it has no older dequantizing
+        count = len(inputs)
+        if file.card.batch:
+            inputs = np.resize(inputs, (file.card.batch, *inputs.shape[1:]))
+            count = min(count, file.card.batch)
+        if file.card.layout == "NHWC":
+            inputs = inputs.transpose(0, 2, 3, 1)
+        answers: Any = ReferenceEvaluator(model).run(list(OUTPUTS), {INPUT: inputs})
+        logits, probabilities = answers
+    except Exception as error:
+        reason = f"unsupported: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
+        return Answer("onnx.reference", onnx.__version__, problem=reason)
+    return Answer("onnx.reference", onnx.__version__, probabilities[:count], logits[:count])

@@ -1,0 +1,149 @@
+"""A finished run → the bytes of a file in full precision, and what a file of it must say."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.api import Dataset
+from zoo.export.card import Card
+from zoo.export.graph import finished, to_graph
+from zoo.export.modelfile import ModelFile
+from zoo.export.runtime import Array
+from zoo.export.targets import ExportConfig
+from zoo.models import Classifier
+from zoo.pipeline.evaluation import accuracy_of, check_test, load_classifier, load_test
+from zoo.pipeline.making import versions
+from zoo.pipeline.workspace import Workspace
+from zoo.record import PartRecord
+from zoo.runs import Run
+from zoo.training import outputs
+
+MADE_BY = ("plugzoo", "torch", "onnx", "onnxscript")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a file is made from: a finished run, its classifier, and its test split."""
+
+    run: Run
+    workspace: Workspace
+    data: Dataset
+    classifier: Classifier
+    images: Array  # uint8 N x C x H x W
+    labels: Array  # int64 N
+    logits: Array  # float32 N x classes: PyTorch's
+    accuracy: float
+    sha256: str
+
+
+def read(run: Run, workspace: Workspace, by: str) -> Source:
+    """Load a run's classifier and its test split; the reading is recorded."""
+    classifier, data = load_classifier(run, workspace)
+    check_test(run, data)
+    reading = run.add_test(by)
+    examples = load_test(run, data, workspace)
+    assert examples.labels is not None
+    logits = outputs(classifier, examples.inputs)
+    accuracy = accuracy_of(logits, examples.labels)
+    run.finish_test(reading, accuracy=accuracy, examples=len(examples))
+    images = np.ascontiguousarray(examples.inputs.numpy())
+    labels = examples.labels.numpy()
+    return Source(
+        run=run,
+        workspace=workspace,
+        data=data,
+        classifier=classifier,
+        images=images,
+        labels=labels,
+        logits=logits.to(torch.float32).numpy(),
+        accuracy=accuracy,
+        sha256=_digest(images, labels.astype("<i8")),
+    )
+
+
+def _digest(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def full_precision(source: Source, config: ExportConfig) -> bytes:
+    """Export a run as fp32, with the other options as they are."""
+    model = to_graph(
+        source.classifier,
+        source.run.data_input,
+        opset=int(config.opset or 0),
+        layout=config.layout.upper(),
+        batch=config.batch,
+    )
+    plain = dataclasses.replace(config, int8=False, fp16=False)
+    return finished(model, card_of(source, plain, source.accuracy))
+
+
+def config_of(file: ModelFile) -> ExportConfig:
+    """Read from a file how it was made."""
+    card = file.card
+    drop = float((card.quantization or {}).get("max_drop", 0.0))
+    return ExportConfig(
+        opset=str(file.opset),  # type: ignore[arg-type]
+        layout=card.layout.lower(),  # type: ignore[arg-type]
+        batch=card.batch,
+        target=card.target or None,  # type: ignore[arg-type]
+        int8=card.precision == "int8",
+        fp16=card.precision == "fp16",
+        max_drop=drop * 100,
+        license=card.license,
+    )
+
+
+def other_versions(card: Card) -> str:
+    """Say by which other versions a file was made; empty where they are those of here."""
+    here = versions()
+    wrong = [f"{k} {v}, here {here.get(k, 'none')}" for k, v in card.versions.items()
+             if here.get(k) != v]  # fmt: skip
+    return "; ".join(wrong)
+
+
+def card_of(
+    source: Source,
+    config: ExportConfig,
+    accuracy: float,
+    quantized: dict[str, Any] | None = None,
+) -> Card:
+    """Describe a file of a run; `accuracy` is its own on the test split, 0..1."""
+    record = source.run.record
+    parts = {"dataset": record.dataset, "backbone": record.backbone, "head": record.head}
+    here = versions()
+    makers = (*MADE_BY, "onnxruntime") if quantized else MADE_BY
+    return Card(
+        run=record.run,
+        labels=record.classes,
+        input=source.run.data_input,
+        components={kind: _public(part) for kind, part in parts.items() if part},
+        metrics={"accuracy": accuracy},
+        weights_sha256=str(record.weights_sha256),
+        versions={name: here.get(name, "") for name in makers},
+        dataset_sha256=source.sha256,
+        license=config.license,
+        layout=config.layout.upper(),
+        batch=config.batch,
+        precision=config.precision,
+        quantization=quantized,
+        target=config.target or "",
+    )
+
+
+def _public(part: PartRecord) -> dict[str, Any]:
+    """Describe a component for whoever gets the file: of a path its last name alone."""
+    options = {
+        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for name, value in part.options.items()
+    }
+    return {**dataclasses.asdict(part), "options": options}
