@@ -68,7 +68,8 @@ def make(source: Source, config: ExportConfig) -> Made:
     calibration, measured = _drawn(source, config.layout)
     found = []
     for name, model in _variants(twin, config.precision, calibration):
-        found.append(_measure(name, model, twin, measured, config))
+        card = card_of(source, config, source.accuracy, quantized=_method(source, config, name))
+        found.append((_measure(name, finished(model, card), twin, measured, config), model))
     fit = [pair for pair in found if pair[0].kept]
     if not fit:
         tried = "; ".join(f"{c.name}: {c.reason}" for c, _ in found)
@@ -77,8 +78,11 @@ def make(source: Source, config: ExportConfig) -> Made:
             " Type --max-drop with more points, or leave it in fp32."
         )
     best, model = max(fit, key=lambda pair: (pair[0].agreement, -pair[0].bytes))
-    candidates = [dataclasses.replace(c, kept=c is best) for c, _ in found]
     data, logits = _sealed_smaller(source, config, twin, best.name, model)
+    candidates = [
+        dataclasses.replace(c, kept=c is best, bytes=len(data) if c is best else c.bytes)
+        for c, _ in found
+    ]
     return Made(data, logits, candidates)
 
 
@@ -118,16 +122,15 @@ def _variants(
 
 
 def _measure(
-    name: str, model: onnx.ModelProto, twin: bytes, measured: Examples, config: ExportConfig
-) -> tuple[Candidate, onnx.ModelProto]:
-    """Hold a smaller model against its twin, on examples that neither was made from."""
-    data = bytes(model.SerializeToString(deterministic=True))
+    name: str, data: bytes, twin: bytes, measured: Examples, config: ExportConfig
+) -> Candidate:
+    """Hold a smaller file against its twin, on examples that neither was made from."""
     images = measured.inputs.numpy()
     assert measured.labels is not None
     found = _compare(data, twin, images, measured.labels.numpy(), config)
     if found is None:
         reason = "its answers are not finite"
-        return Candidate(name, len(data), 0.0, 1.0, None, False, reason), model
+        return Candidate(name, len(data), 0.0, 1.0, None, False, reason)
     reasons = []
     if found.drop > config.max_drop / 100 + 1e-9:
         reasons.append(f"accuracy drops by {found.drop * 100:.2f} points")
@@ -137,7 +140,7 @@ def _measure(
         reasons.append("it is not smaller")
     reason = ", ".join(reasons)
     time = ratio(data, twin)
-    return Candidate(name, len(data), found.agreement, found.drop, time, not reasons, reason), model
+    return Candidate(name, len(data), found.agreement, found.drop, time, not reasons, reason)
 
 
 def _compare(
@@ -160,11 +163,8 @@ def _sealed_smaller(
     found = _compare(data, twin, source.images, source.labels, config)
     if found is None:
         raise ProofError(f"No file was written: an {config.precision} answer is not finite.")
-    method: dict[str, Any] = {"method": name}
-    if config.int8:
-        method |= {"examples": CALIBRATION, "seed": source.run.record.seed}
     written = {
-        **method,
+        **_method(source, config, name),
         "twin_sha256": hashlib.sha256(twin).hexdigest(),
         "agreement": found.agreement,
         "accuracy_drop": found.drop,
@@ -173,6 +173,12 @@ def _sealed_smaller(
     card = card_of(source, config, found.onnx_accuracy, quantized=written)
     sealed = finished(model, card)
     return sealed, _answers(sealed, source.images)[0]
+
+
+def _method(source: Source, config: ExportConfig, name: str) -> dict[str, Any]:
+    """Say how a smaller file was made."""
+    drawn = {"examples": CALIBRATION, "seed": source.run.record.seed} if config.int8 else {}
+    return {"method": name, **drawn}
 
 
 def _drawn(source: Source, layout: str) -> tuple[Array, Examples]:
