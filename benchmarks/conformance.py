@@ -22,12 +22,12 @@ from report import machine, plainly, print_machine
 
 from zoo.api import Component, TrainConfig
 from zoo.export import runtimes
-from zoo.export.comparison import SPREAD, apart
+from zoo.export.comparison import SPREAD, apart, softmax32
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.runtimes import Answer, Worker
 from zoo.export.runtimes.catalogue import PYTHON_WORKER
 from zoo.export.targets import ExportConfig
-from zoo.export.trials import elsewhere, softmax32
+from zoo.export.trials import elsewhere
 from zoo.pipeline import Workspace, export, finetune, model_files
 from zoo.runs import Run
 

@@ -79,6 +79,12 @@ class NotFinite(TrainingError):
         self.lr = lr
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type's name; without its full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

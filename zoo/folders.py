@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.errors import UsageError
@@ -51,10 +54,40 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def workshop(target: Path) -> Iterator[Path]:
+    """Yield a folder beside a target, for a draft that is renamed; in the end it is gone.
+
+    SIGTERM ends the work as Ctrl-C does, with 143, so that nothing is left; a disk that is full is
+    told by the target's name.
+    """
+
+    def stop(*_: object) -> None:
+        raise SystemExit(143)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    prefix = ".zoo-draft-"
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.filename is not None and prefix not in str(error.filename):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def check_writable(path: Path) -> None:
     """Refuse a place for an output file that cannot be written, before the work is done."""
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder; name a file.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"'{path}' is a device or a pipe; name a file.")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UsageError(f"'{path.parent}' is a file, not a folder.")
     if not path.parent.is_dir():
         raise UsageError(
             f"The folder '{path.parent}' does not exist. Type: mkdir -p '{path.parent}'"

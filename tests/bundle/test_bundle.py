@@ -20,9 +20,10 @@ import pytest
 from PIL import Image
 
 from zoo import pipeline
-from zoo.api import ImageInput
+from zoo.api import ImageInput, TrainConfig
 from zoo.errors import ModelFileError, ZooError
-from zoo.export.bundle import contents, golden_files, manifest, model_card, signing
+from zoo.export.bundle import golden_files, manifest, model_card, signing
+from zoo.export.comparison import SPREAD
 from zoo.export.golden import Golden
 from zoo.export.runtime import open_session
 from zoo.pictures import read_picture
@@ -384,7 +385,7 @@ def test_a_rename_that_fails_brings_the_older_back(
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
-        if target == bundle_folder and self.parent.name.startswith(".bundle.") and not back:
+        if target == bundle_folder and self.parent.name.startswith(".zoo-draft-") and not back:
             back.append(self)
             raise OSError(28, "No space left on device")
         return rename(self, target)
@@ -395,6 +396,48 @@ def test_a_rename_that_fails_brings_the_older_back(
         bundle(trained.model, bundle_folder, web=False, force=True)
     assert back
     assert tree(tmp_path) == before
+
+
+# --- what is bundled -------------------------------------------------------------------------
+
+
+def test_another_runs_file_in_a_runs_folder_is_not_bundled(trained: Any, tmp_path: Path) -> None:
+    training = TrainConfig(epochs=1)
+    other = pipeline.finetune(trained.pretrained, training=training, workspace=trained.workspace)
+    pipeline.export(trained.finetuned, other.model, workspace=trained.workspace)
+    with pytest.raises(ZooError, match=f"no export of this run but of '{trained.finetuned.name}'"):
+        bundle(other, tmp_path / "new", web=False, workspace=trained.workspace)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p["golden"]["probabilities"][0].reverse(), "are not this file's"),
+        (lambda p: p["golden"].update(shape=[16, 1, 4, 16]), "are not this file's"),
+        (lambda p: p["golden"]["labels"].insert(0, 2**70), "golden vectors .* are damaged"),
+        (lambda p: p["rows"][3].update(status="failed"), "rows that did not pass"),
+        (lambda p: p["rows"][3].update(status="skipped"), "rows that did not pass"),
+        (lambda p: p.update(rows=[1]), "damaged or of an older zoo"),
+        (lambda p: p.update(examples="many"), "damaged or of an older zoo"),
+    ],
+)
+def test_a_proof_is_not_believed_blindly(
+    trained: Any, tmp_path: Path, change: Callable[[Any], Any], words: str
+) -> None:
+    path = trained.model.with_name("proof.json")
+    proof = json.loads(path.read_text())
+    change(proof)
+    path.write_text(json.dumps(proof))
+    with pytest.raises(ZooError, match=words):
+        bundle(trained.model, tmp_path / "new", web=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_link_is_no_file_of_a_bundle(bundle_folder: Path, tmp_path: Path) -> None:
+    (bundle_folder / "model.onnx").rename(tmp_path / "model.onnx")
+    (bundle_folder / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    assert bundle_verify(bundle_folder).faults == {"model.onnx": "is a link"}
 
 
 # --- damage ----------------------------------------------------------------------------------
@@ -623,7 +666,7 @@ def test_the_page_names_every_file(bundle_folder: Path) -> None:
 
 
 def test_the_page_states_the_tolerances() -> None:
-    for precision, bound in contents.TOLERANCE.items():
+    for precision, bound in SPREAD.items():
         assert f"{precision} {bound:g}" in PAGE
 
 

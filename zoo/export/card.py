@@ -148,7 +148,9 @@ def _unsound(card: Card, described: dict[str, Any], metadata: Mapping[str, str])
     """Name the parts of a card whose values cannot be."""
     sizes = dataclasses.astuple(card.input)
     checks = {
-        "labels": isinstance(card.labels, list) and all(isinstance(n, str) for n in card.labels),
+        "labels": isinstance(card.labels, list)
+        and all(isinstance(name, str) for name in card.labels)
+        and len(set(card.labels)) == len(card.labels),
         "dtype": (described["dtype"], described["range"]) == ("uint8", [0, 255]),
         "layout": card.layout in LAYOUTS,
         "input": all(_whole(size) for size in sizes) and described["shape"] == card.shape,

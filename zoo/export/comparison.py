@@ -101,6 +101,12 @@ def softmax(logits: Array) -> Array:
     return result
 
 
+def softmax32(logits: Array) -> Array:
+    """Return probabilities in float32, computed in float64."""
+    result: Array = softmax(logits.astype(np.float64)).astype(np.float32)
+    return result
+
+
 def _margins(probabilities: Array) -> Array:
     if probabilities.shape[1] < 2:
         return np.ones(len(probabilities))

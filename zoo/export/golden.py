@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,16 @@ def from_json(content: Any, path: object) -> Golden:
             raise ValueError("their counts differ")
         if logits.shape != probabilities.shape or logits.ndim != 2 or len(shape) != 4:
             raise ValueError("their shapes are not sound")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelFileError(f"The golden vectors in '{path}' are damaged: {error}.") from None
     return Golden(inputs, labels, logits, probabilities)
 
 
 def chosen(labels: Array, count: int = COUNT) -> Array:
     """Choose examples spread over the classes: the first of each, then the second, and so on."""
-    order = sorted(range(len(labels)), key=lambda index: (_rank(labels, index), index))
-    return np.array(order[:count])
-
-
-def _rank(labels: Array, index: int) -> int:
-    return int((labels[:index] == labels[index]).sum())
+    seen: collections.Counter[int] = collections.Counter()
+    ranked = []
+    for index, label in enumerate(labels.tolist()):
+        ranked.append((seen[label], index))
+        seen[label] += 1
+    return np.array([index for _, index in sorted(ranked)[:count]], dtype=np.int64)

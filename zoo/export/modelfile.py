@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from zoo.errors import ModelFileError
+from zoo.errors import ModelFileError, first_line
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
 from zoo.export.seal import check_seal, hint, read_model
 from zoo.export.targets import DRAWS, TARGETS
@@ -157,9 +157,7 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = lines[0].rstrip(".") if lines else type(error).__name__
-        raise ModelFileError(f"'{path}' is not a sound ONNX file: {said}.") from None
+        raise ModelFileError(f"'{path}' is not a sound ONNX file: {first_line(error)}.") from None
 
 
 def check_weights(path: Path, model: onnx.ModelProto) -> None:

@@ -12,7 +12,15 @@ import torch
 
 from zoo.export import trials
 from zoo.export.card import Card
-from zoo.export.comparison import LOGIT_BOUND, PROBABILITY_BOUND, SPREAD, Comparison, apart, compare
+from zoo.export.comparison import (
+    LOGIT_BOUND,
+    PROBABILITY_BOUND,
+    SPREAD,
+    Comparison,
+    apart,
+    compare,
+    softmax32,
+)
 from zoo.export.golden import Golden, chosen
 from zoo.export.modelfile import ModelFile
 from zoo.export.runtime import Array
@@ -49,12 +57,14 @@ class Row:
 class Reference:
     """What the file must say of the test split, and what it is expected to say of itself.
 
-    `logits` are PyTorch's; for an int8 or fp16 file those of its fp32 twin.
+    `logits` are what it is held against: PyTorch's, or those of an int8 or fp16 file's fp32 twin;
+    `torch` are PyTorch's.
     """
 
     images: Array  # uint8 N x C x H x W
     labels: Array  # int64 N
     logits: Array  # float32 N x classes
+    torch: Array  # float32 N x classes
     card: Card
 
 
@@ -126,6 +136,8 @@ def prove(file: ModelFile, evidence: Evidence) -> Proof:
         rows.append(_golden(file, sessions, evidence.golden))
         if reference is not None:
             found = compare(reference.logits, answers, reference.labels)
+            if file.card.precision != "fp32":
+                rows.append(_twin(reference))
             rows += list(_split(file.card, found, len(inputs)))
         else:
             rows.append(Row("test split", "skipped", str(evidence.reference)))
@@ -249,6 +261,17 @@ def _split(card: Card, found: Comparison | None, examples: int) -> Iterator[Row]
     yield _row("accuracy as recorded", recorded, f"the file says {said:.4f}")
 
 
+def _twin(reference: Reference) -> Row:
+    """Hold the fp32 twin against PyTorch: who agrees with a wrong one is wrong too."""
+    answers = reference.logits, softmax32(reference.logits)
+    found = compare(reference.torch, [answers], reference.labels)
+    name = "its fp32 twin is PyTorch's"
+    if found is None:
+        return Row(name, "failed", "an answer is not finite")
+    figure = f"{found.max_probability_difference:.1e} off, {found.flips} labels differ"
+    return _row(name, all(row.passed for row in _exact(found)), figure)
+
+
 def _exact(found: Comparison) -> Iterator[Row]:
     bound = LOGIT_BOUND * max(1.0, found.largest_logit)
     figure = f"{found.max_logit_difference:.1e} off, {found.mean_logit_difference:.1e} on average;"
@@ -264,7 +287,7 @@ def _elsewhere(file: ModelFile, inputs: Array, wanted: Array, evidence: Evidence
     """Run the file outside onnxruntime: by ONNX's own reference, then every other runtime."""
     bound = SPREAD[file.card.precision]
     for name, required in (
-        ("onnx.reference", True),
+        (trials.ONNX_REFERENCE, True),
         *((name, True) for name in evidence.runtimes),
         *((name, False) for name in evidence.others),
     ):
@@ -288,6 +311,8 @@ def _elsewhere(file: ModelFile, inputs: Array, wanted: Array, evidence: Evidence
 def _unanswered(name: str, problem: str, required: bool) -> Row:
     if problem == NOT_INSTALLED:
         return Row(name, "skipped", f"{problem}. Type: {how_to_install(name)}")
+    if name == trials.ONNX_REFERENCE:
+        return Row(name, "skipped", problem)
     return Row(name, "failed" if required else "reported", problem)
 
 
@@ -307,7 +332,7 @@ def _new_golden(
         return None
     at = chosen(reference.labels)
     logits = reference.logits[at] if card.precision == "fp32" else answers[0][0][at]
-    probabilities = trials.softmax32(logits)
+    probabilities = softmax32(logits)
     return Golden(reference.images[at], reference.labels[at], logits, probabilities)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from zoo.api import ImageInput
-from zoo.errors import ModelFileError
+from zoo.errors import ModelFileError, first_line
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
 from zoo.export.seal import check_seal, hint, read_model
 
@@ -42,7 +42,7 @@ class Session:
             logits, probabilities = self.session.run(list(OUTPUTS), feed)
         except Exception as error:
             raise ModelFileError(
-                f"onnxruntime cannot run '{self.path}': {_first_line(error)}."
+                f"onnxruntime cannot run '{self.path}': {first_line(error)}."
             ) from None
         if logits.shape != (count, len(self.card.labels)) or logits.shape != probabilities.shape:
             raise ModelFileError(f"'{self.path}' answers {count} inputs with {logits.shape}.")
@@ -93,7 +93,7 @@ def open_session(
         ]
     except Exception as error:
         raise ModelFileError(
-            f"'{path}' is not a file that onnxruntime can load: {_first_line(error)}.{hint(data)}"
+            f"'{path}' is not a file that onnxruntime can load: {first_line(error)}.{hint(data)}"
         ) from None
     card = from_metadata(metadata, path)
     if sealed:
@@ -121,8 +121,3 @@ def _check_ports(path: Path, ports: list[list[tuple[str, str, list[Any]]]], card
             f"'{path}' contradicts itself: its metadata names {len(card.labels)} classes, its"
             f" outputs are {outputs}."
         )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal
 
 from zoo.api import knob
@@ -52,6 +53,11 @@ NNAPI = frozenset(
 """What onnxruntime's NNAPI provider (Android) takes, by its list in release 1.32."""
 
 
+MAX_DROP = 0.5
+SPDX = r"[A-Za-z0-9][A-Za-z0-9.+:() -]*"
+"""The characters of a license expression (SPDX 2.3, annex D)."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """How the file is made."""
@@ -68,7 +74,9 @@ class ExportConfig:
     ) = knob(None, "runtime that the file is made for and proved in")  # fmt: skip
     int8: bool = knob(False, "quantize weights and activations to 8 bits")
     fp16: bool = knob(False, "compute in half precision")
-    max_drop: float = knob(0.5, "points of accuracy that int8 or fp16 may cost", low=0, high=100)
+    max_drop: float = knob(
+        MAX_DROP, "points of accuracy that int8 or fp16 may cost", low=0, high=100
+    )
     license: str = knob("unknown", "license of the weights, as SPDX names it")
 
     @property
@@ -116,7 +124,16 @@ TARGETS: dict[str, Target] = {
 def settled(config: ExportConfig) -> ExportConfig:
     """Fill in what the target decides; raises `BadOption` where options contradict each other."""
     if config.int8 and config.fp16:
-        raise BadOption("int8 and fp16 exclude each other: one file has one precision.")
+        raise BadOption(
+            "int8 and fp16 exclude each other: one file has one precision. Export it twice."
+        )
+    if config.precision == "fp32" and config.max_drop != MAX_DROP:
+        raise BadOption("max-drop is for smaller files. Type: --int8 or --fp16 beside it.")
+    if not re.fullmatch(SPDX, config.license):
+        raise BadOption(
+            f"license: {config.license!r} is no SPDX expression. Allowed: MIT, Apache-2.0,"
+            " CC-BY-4.0, LicenseRef-Mine, MIT OR Apache-2.0, …"
+        )
     target = TARGETS[config.target] if config.target else Target()
     opset = int(config.opset) if config.opset else target.opset
     if config.target and opset > target.opset:
@@ -126,7 +143,9 @@ def settled(config: ExportConfig) -> ExportConfig:
         )
     batch = config.batch if config.batch is not None else target.batch
     if target.batch is not None and batch != target.batch:
-        raise BadOption(f"batch: {config.target} wants {target.batch}, not {batch}.")
+        raise BadOption(
+            f"batch: {config.target} wants {target.batch}, not {batch}. Leave --batch out."
+        )
     return dataclasses.replace(config, opset=str(opset), batch=batch)  # type: ignore[arg-type]
 
 

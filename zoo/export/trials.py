@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from zoo.errors import ModelFileError
+from zoo.errors import ModelFileError, first_line
 from zoo.export.card import INPUT, OUTPUTS, Card
-from zoo.export.comparison import softmax
 from zoo.export.modelfile import ModelFile
 from zoo.export.runtime import Array, Session, open_session
 from zoo.export.runtimes import Answer, run
 
 BATCH_SIZES = (1, 2, 7, 64, 257)
+ONNX_REFERENCE = "onnx.reference"
 REFERENCE_EXAMPLES = 16
 """ONNX's own reference is plain numpy, 10 ms and more an example."""
 OTHER_EXAMPLES = 257
@@ -55,16 +55,26 @@ def sizes(card: Card) -> tuple[int, ...]:
 
 
 def spread_over_batches(session: Session, inputs: Array) -> float:
-    """Return how far apart the probabilities of the same inputs lie at every batch size."""
-    inputs = np.resize(inputs, (257, *inputs.shape[1:]))
-    found = np.stack([run_all(session, inputs, size)[1] for size in sizes(session.card)])
-    spread = np.abs(found - found[0]).max()
+    """Return how far apart the probabilities of the same inputs lie at every batch size.
+
+    And in another order, for a fixed batch has one size: few inputs are joined by random bytes,
+    so that none has but its own copies beside it.
+    """
+    rng = np.random.default_rng(0)
+    count = max(BATCH_SIZES)
+    if len(inputs) < count:
+        shape = (count - len(inputs), *inputs.shape[1:])
+        inputs = np.concatenate([inputs, rng.integers(0, 256, shape, dtype=np.uint8)])
+    inputs, order = inputs[:count], rng.permutation(count)
+    found = [run_all(session, inputs, size)[1] for size in sizes(session.card)]
+    found.append(run_all(session, inputs[order], 64)[1][np.argsort(order)])
+    spread = np.abs(np.stack(found) - found[0]).max()
     return float(spread) if np.isfinite(spread) else float("inf")
 
 
 def run_all(session: Session, inputs: Array, size: int) -> tuple[Array, Array]:
-    """Run inputs in batches of a size, the last one filled up."""
-    count = len(inputs)
+    """Run inputs in batches of a size, or of the file's own; the last one is filled up."""
+    count, size = len(inputs), session.card.batch or size
     filled = np.resize(inputs, (-(-count // size) * size, *inputs.shape[1:]))
     parts = [session.run(filled[start : start + size]) for start in range(0, len(filled), size)]
     logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
@@ -73,7 +83,7 @@ def run_all(session: Session, inputs: Array, size: int) -> tuple[Array, Array]:
 
 def elsewhere(name: str, file: ModelFile, inputs: Array) -> list[Answer]:
     """Run some inputs in another runtime, whole and one by one; its failing is an answer too."""
-    if name == "onnx.reference":
+    if name == ONNX_REFERENCE:
         return [_reference(file, inputs[:REFERENCE_EXAMPLES])]
     few, card = inputs[:OTHER_EXAMPLES], file.card
     answers = []
@@ -85,11 +95,6 @@ def elsewhere(name: str, file: ModelFile, inputs: Array) -> list[Answer]:
         if answers[-1].probabilities is None or card.batch is not None:
             break
     return answers
-
-
-def softmax32(logits: Array) -> Array:
-    result: Array = softmax(logits.astype(np.float64)).astype(np.float32)
-    return result
 
 
 def _reference(file: ModelFile, inputs: Array) -> Answer:
@@ -111,6 +116,6 @@ def _reference(file: ModelFile, inputs: Array) -> Answer:
         answers: Any = ReferenceEvaluator(model).run(list(OUTPUTS), {INPUT: inputs})
         logits, probabilities = answers
     except Exception as error:
-        reason = f"unsupported: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
-        return Answer("onnx.reference", onnx.__version__, problem=reason)
-    return Answer("onnx.reference", onnx.__version__, probabilities[:count], logits[:count])
+        reason = f"unsupported: {type(error).__name__}: {first_line(error)[:100]}"
+        return Answer(ONNX_REFERENCE, onnx.__version__, problem=reason)
+    return Answer(ONNX_REFERENCE, onnx.__version__, probabilities[:count], logits[:count])

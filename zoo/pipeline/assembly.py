@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,20 @@ def build_dataset(workspace: Workspace, part: Part) -> Dataset:
         dataset = part.entry.spec.build(part.config, workspace.data_root)
     if not isinstance(dataset, Dataset):
         raise _fault(part.entry, f"build returned {type(dataset).__name__}, not a Dataset")
+    _check_names(part.entry, dataset.classes)
     return dataset
+
+
+def _check_names(entry: Entry, classes: Sequence[str]) -> None:
+    """Hold that each class has a name of its own, and one that can be written."""
+    doubled = sorted({name for name in classes if list(classes).count(name) > 1})
+    if doubled:
+        raise _fault(entry, f"two of its classes are called {doubled[0]!r}")
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise _fault(entry, f"the name of its class {name!r} is no Unicode text") from None
 
 
 def build_backbone(part: Part, input: ImageInput) -> nn.Module:

@@ -117,6 +117,8 @@ def _proved(source: Run | str | Path, workspace: Workspace) -> tuple[ModelFile, 
             proof, _ = _proof_of(model)
         except ModelFileError:  # damaged, or of an older zoo
             proof = None
+        else:
+            _check_origin(model, run)
         if proof is not None:
             return model, proof
     from zoo.pipeline.exporting import export
@@ -127,6 +129,16 @@ def _proved(source: Run | str | Path, workspace: Workspace) -> tuple[ModelFile, 
     if proof is None:
         raise ZooError(f"'{run.model}' was exported, but {reason}.")
     return model, proof
+
+
+def _check_origin(model: ModelFile, run: Run) -> None:
+    """Refuse another run's file that lies in a run's folder."""
+    record = run.record
+    if (model.card.run, model.card.weights_sha256) != (record.run, record.weights_sha256):
+        raise ZooError(
+            f"'{model.path}' is no export of this run but of '{model.card.run}'. Move it away, or"
+            f" type: zoo bundle {model.path} -o DIR"
+        )
 
 
 def _is_file(path: Path) -> bool:
@@ -140,7 +152,8 @@ def _proof_of(model: ModelFile) -> tuple[dict[str, Any] | None, str]:
     try:
         proof = json.loads(path.read_bytes())
         sha256, verdict = proof["file_sha256"], proof["verdict"]
-        golden, rows = proof["golden"], proof["rows"]
+        golden, rows = proof["golden"], [str(row["status"]) for row in proof["rows"]]
+        int(proof["examples"])
     except FileNotFoundError:
         return None, f"its proof, '{name}', is not beside it"
     except (OSError, ValueError, KeyError, TypeError):
@@ -149,8 +162,10 @@ def _proof_of(model: ModelFile) -> tuple[dict[str, Any] | None, str]:
         return None, f"'{name}' proves another file: its SHA-256 differs"
     if verdict != "proved":
         return None, f"'{name}' says '{verdict}', not 'proved'"
-    if not isinstance(golden, dict) or not isinstance(rows, list):
+    if not isinstance(golden, dict):
         return None, f"'{name}' has no golden vectors"
+    if not rows or not set(rows) <= {"passed", "reported"}:
+        return None, f"'{name}' has rows that did not pass"
     return proof, ""
 
 

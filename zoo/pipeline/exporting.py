@@ -6,21 +6,20 @@ import dataclasses
 import functools
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo import runs
-from zoo.errors import ProofError, ZooError
+from zoo.errors import ProofError, UsageError, ZooError
 from zoo.export import golden as vectors
+from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.proof import Evidence, Proof, prove
 from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
-from zoo.export.trials import softmax32
-from zoo.folders import check_writable, write_atomic
+from zoo.folders import check_writable, workshop, write_atomic
 from zoo.pipeline import model_files, shrinking
 from zoo.pipeline.model_files import Source
 from zoo.pipeline.workspace import Workspace
@@ -66,18 +65,21 @@ def export(
     run = workspace.finetuned(run)
     small = "" if config.precision == "fp32" else f".{config.precision}"
     target = Path(output) if output is not None else run.folder / f"model{small}.onnx"
+    if target.suffix != ".onnx":
+        named = target.parent / f"{target.stem or 'model'}.onnx"
+        raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
     check_writable(target)
     with cpu_threads(run.record.threads):
         source = model_files.read(run, workspace, "export")
         current().note("exporting")
         made = shrinking.make(source, config)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            candidate = Path(folder) / target.name
+        with workshop(target) as folder:
+            candidate = folder / target.name
             candidate.write_bytes(made.data)
             current().note("proving with onnxruntime")
             file = open_model(candidate)
             evidence = Evidence(
-                reference=shrinking.reference_of(source, file),
+                reference=shrinking.reference_of(source, file, made.twin),
                 golden=_own_golden(source, made),
                 remake=lambda: shrinking.make_again(source, file),
                 runtimes=gates,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -141,9 +141,12 @@ def card_of(
 
 
 def _public(part: PartRecord) -> dict[str, Any]:
-    """Describe a component for whoever gets the file: of a path its last name alone."""
-    options = {
-        name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-        for name, value in part.options.items()
-    }
+    """Describe a component for whoever gets the file: of paths and addresses the last name."""
+    options = {name: _last_name(value) for name, value in part.options.items()}
     return {**dataclasses.asdict(part), "options": options}
+
+
+def _last_name(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_last_name(each) for each in value]
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value

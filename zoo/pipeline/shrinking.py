@@ -52,9 +52,10 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The bytes of a file, and the logits that its golden vectors hold."""
+    """The bytes of a file and of its fp32 twin, and the logits that its golden vectors hold."""
 
     data: bytes
+    twin: bytes
     expected: Array
     candidates: list[Candidate] = dataclasses.field(default_factory=list)
 
@@ -63,7 +64,7 @@ def make(source: Source, config: ExportConfig) -> Made:
     """Export a run as its options say; raises `ProofError` where no smaller file is good enough."""
     twin = full_precision(source, config)
     if config.precision == "fp32":
-        return Made(twin, source.logits)
+        return Made(twin, twin, source.logits)
     current().note(f"measuring {config.precision}")
     calibration, measured = _drawn(source, config.layout)
     found = []
@@ -83,7 +84,7 @@ def make(source: Source, config: ExportConfig) -> Made:
         dataclasses.replace(c, kept=c is best, bytes=len(data) if c is best else c.bytes)
         for c, _ in found
     ]
-    return Made(data, logits, candidates)
+    return Made(data, twin, logits, candidates)
 
 
 def make_again(source: Source, file: ModelFile) -> bytes:
@@ -100,16 +101,17 @@ def make_again(source: Source, file: ModelFile) -> bytes:
     return _sealed_smaller(source, config, twin, name, model)[0]
 
 
-def reference_of(source: Source, file: ModelFile) -> Reference:
-    """Return what a file must say: PyTorch's answers, or those of its fp32 twin."""
+def reference_of(source: Source, file: ModelFile, twin: bytes | None = None) -> Reference:
+    """Return what a file must say: PyTorch's answers, or those of its fp32 twin, made if absent."""
     card, config = file.card, config_of(file)
     if card.precision == "fp32":
         wanted = card_of(source, config, source.accuracy)
-        return Reference(source.images, source.labels, source.logits, wanted)
-    twin = full_precision(source, config)
+        logits = source.logits
+        return Reference(source.images, source.labels, logits, logits, wanted)
+    twin = twin or full_precision(source, config)
     logits = run_all(open_session(Path("the fp32 twin"), twin), source.images, 64)[0]
     wanted = card_of(source, config, float(card.metrics["accuracy"]), quantized=card.quantization)
-    return Reference(source.images, source.labels, logits, wanted)
+    return Reference(source.images, source.labels, logits, source.logits, wanted)
 
 
 def _variants(
@@ -124,7 +126,7 @@ def _variants(
 def _measure(
     name: str, data: bytes, twin: bytes, measured: Examples, config: ExportConfig
 ) -> Candidate:
-    """Hold a smaller file against its twin, on examples that neither was made from."""
+    """Hold a smaller file against its twin, on other examples than the test split's."""
     images = measured.inputs.numpy()
     assert measured.labels is not None
     found = _compare(data, twin, images, measured.labels.numpy(), config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import Any
 from zoo.errors import UsageError, ZooError
 from zoo.export.bundle import golden_files, manifest, model_card
 from zoo.export.card import INPUT, Card
-from zoo.export.golden import from_json
+from zoo.export.comparison import SPREAD, apart
+from zoo.export.golden import Golden, from_json
 from zoo.export.modelfile import ModelFile
-from zoo.export.runtime import open_session
+from zoo.export.runtime import Session, open_session
 from zoo.export.targets import OPSET, oldest_onnxruntime
+from zoo.folders import workshop
 from zoo.pictures import RULE
 
 MODEL = "model.onnx"
 WEB = "ort"
-TOLERANCE = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.05}
-"""How far a probability may be off in another runtime; of quantized arithmetic each has its own."""
 POLARITY = "false: the data set's own polarity"
 
 
@@ -32,6 +31,8 @@ def check_target(folder: Path, *, force: bool = False) -> Path:
     Only an empty folder or, with `force`, a bundle with nothing of anybody else's is replaced.
     """
     target = Path(os.path.realpath(folder))
+    if target.parent.exists() and not target.parent.is_dir():
+        raise UsageError(f"'{folder.parent}' is a file, not a folder.")
     if not target.parent.is_dir():
         raise UsageError(
             f"The folder '{folder.parent}' does not exist. Type: mkdir -p '{folder.parent}'"
@@ -78,12 +79,12 @@ def assemble(
     `web` are the files of `ort/`; `finish` works on the whole draft, before it gets its name.
     """
     # Within a folder beside the target, so that a rename makes it appear at once.
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as workshop:
-        draft = Path(workshop) / target.name
+    with workshop(target) as place:
+        draft = place / target.name
         draft.mkdir()
         _fill(draft, model, proof, web)
         finish(draft)
-        _rename(draft, target, Path(workshop) / "older")
+        _rename(draft, target, place / "older")
     return manifest.read(target)
 
 
@@ -98,7 +99,9 @@ def _fill(folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, 
     requirements = folder / "requirements.txt"
     requirements.write_text(requirements.read_text().replace(floor, f"onnxruntime>={oldest}"))
     golden = from_json(proof.get("golden"), "proof.json")
-    golden_files.write(folder, golden, open_session(model.path, model.data))
+    session = open_session(model.path, model.data)
+    _check_golden(golden, session)
+    golden_files.write(folder, golden, session)
     for name, data in web.items():
         (folder / WEB).mkdir(exist_ok=True)
         (folder / WEB / name).write_bytes(data)
@@ -106,6 +109,20 @@ def _fill(folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, 
     text = model_card.write(facts, proof, quantization=card.quantization, web=bool(web))
     (folder / "README.md").write_text(text, encoding="utf-8")
     manifest.write(folder, facts)
+
+
+def _check_golden(golden: Golden, session: Session) -> None:
+    """Try the vectors before they are handed over to be believed."""
+    card, sound = session.card, False
+    if golden.inputs.shape[1:] == card.input.shape:
+        bound = SPREAD[card.precision]
+        far, flips = apart(session.run(golden.inputs)[1], golden.probabilities, bound)
+        sound = far <= bound and not flips
+    if not sound:
+        raise ZooError(
+            f"The golden vectors beside '{session.path}' are not this file's: it answers otherwise."
+            " Type: zoo export RUN"
+        )
 
 
 def device_files() -> dict[str, bytes]:
@@ -153,7 +170,7 @@ def describe(model: ModelFile, oldest: str) -> dict[str, Any]:
         "license": card.license,
         "components": card.components,
         "versions": card.versions,
-        "tolerance": {"probabilities": TOLERANCE[card.precision]},
+        "tolerance": {"probabilities": SPREAD[card.precision]},
         "golden": golden_files.NAME,
     }
 

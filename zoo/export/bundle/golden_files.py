@@ -63,10 +63,9 @@ def write(folder: Path, golden: Golden, session: Session) -> None:
 
 def _clearest(golden: Golden) -> list[int]:
     """Order the examples by the margin of the best class: a decoder's rounding flips no label."""
-    if golden.probabilities.shape[1] < 2:
-        return list(range(len(golden.inputs)))
     best = np.sort(golden.probabilities, axis=1)
-    order = np.argsort(best[:, -2] - best[:, -1], kind="stable")
+    margins = best[:, -1] - best[:, -2] if best.shape[1] > 1 else best[:, -1]
+    order = np.argsort(-margins, kind="stable")
     chosen = [int(index) for index in order]
     return (chosen * len(KINDS))[: max(len(KINDS), len(chosen))]
 

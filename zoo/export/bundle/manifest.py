@@ -32,9 +32,9 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
         content = json.loads(data)
-        seal = str(content["sha256"])
+        seal, _ = str(content["sha256"]), str(content["model"]["file"])
         files = {str(name): (str(f["sha256"]), f["bytes"]) for name, f in content["files"].items()}
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ModelFileError(
             f"'{folder}' is no bundle: there is no {NAME} in it. Type: zoo bundle RUN -o DIR"
         ) from None
@@ -58,7 +58,9 @@ def faults(folder: Path, content: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, recorded in content["files"].items():
         path = folder / name
-        if not path.is_file():
+        if path.is_symlink():
+            found[name] = "is a link"
+        elif not path.is_file():
             found[name] = "is missing"
         elif _sha256(path) != recorded["sha256"]:
             found[name] = "was changed"

@@ -14,6 +14,7 @@ LICENSES = """
 """
 """Names that the hub knows; any other is written beside `other`."""
 LABELS_SHOWN = 50
+LONGEST_LABEL = 60
 
 
 def write(
@@ -104,10 +105,16 @@ def _input(facts: dict[str, Any]) -> str:
 
 
 def _labels(labels: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in labels[:LABELS_SHOWN])
+    shown = ", ".join(f"`{_code(name)}`" for name in labels[:LABELS_SHOWN])
     more = len(labels) - LABELS_SHOWN
     rest = f" and {more} more, all in `model.json`" if more > 0 else ""
     return f"## Classes\n\nIn the order of the outputs: {shown}{rest}."
+
+
+def _code(name: str) -> str:
+    """Shorten a name to what stands between backticks on one line."""
+    plain = re.sub(r"\s+", " ", name).replace("`", "'")
+    return plain if len(plain) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
 
 
 def _measured(facts: dict[str, Any], proof: dict[str, Any]) -> str:
@@ -117,10 +124,9 @@ def _measured(facts: dict[str, Any], proof: dict[str, Any]) -> str:
     on = f"all {examples:,} examples of the test split" if examples else "the test split"
     return (
         "## How it was measured\n\n"
-        f"Accuracy {accuracy * 100:.2f} % on {on} of `{facts['dataset']}`, by the file itself in"
-        " onnxruntime; training reads no example of that split. The file was handed over only"
-        " because no row of its proof (`proof.json`) failed:\n\n"
-        + _table(("check", "", "figure"), rows)
+        f"Accuracy {accuracy * 100:.2f} % on {on} of `{facts['dataset']}`; training reads no"
+        " example of that split. The file was handed over only because no row of its proof"
+        " (`proof.json`) failed:\n\n" + _table(("check", "", "figure"), rows)
     )
 
 

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ModelFileError, UsageError, ZooError
+from zoo.errors import ModelFileError, UsageError, ZooError, first_line
 from zoo.export.bundle.manifest import SIGNATURE
 
 
@@ -28,7 +28,7 @@ def sign(folder: Path, key: Path) -> None:
     except Exception as error:
         raise ZooError(
             f"'{key}' is no private key on an elliptic curve, in PEM and without a password:"
-            f" {_first_line(error)}."
+            f" {_sentence(error)}."
         ) from None
     signer.set_hashing_config(_hashing()).sign(folder, folder / SIGNATURE)
 
@@ -45,13 +45,13 @@ def check(folder: Path, key: Path) -> None:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except Exception as error:
         raise ZooError(
-            f"'{key}' is no public key on an elliptic curve, in PEM: {_first_line(error)}."
+            f"'{key}' is no public key on an elliptic curve, in PEM: {_sentence(error)}."
         ) from None
     try:
         verifier.set_hashing_config(_hashing()).verify(folder, signature)
     except Exception as error:  # a damaged signature fails in whatever reads it
         raise ModelFileError(
-            f"{SIGNATURE} does not sign this folder with that key: {_first_line(error)}."
+            f"{SIGNATURE} does not sign this folder with that key: {_sentence(error)}."
         ) from None
 
 
@@ -72,8 +72,7 @@ def _package(name: str) -> Any:
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     """Return an error's first sentence; of a mismatch not the digests, which say nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    sentence = (lines[0] if lines else type(error).__name__).split(". ")[0]
+    sentence = first_line(error).split(". ")[0]
     return sentence.split(": [")[0].rstrip(".")[:200]

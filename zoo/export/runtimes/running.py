@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -141,6 +142,7 @@ def _read(path: Path) -> str:
 def _one_line(text: str, folder: Path) -> str:
     """Shorten what a runtime said to one line that names no folder of this machine."""
     line = " ".join(text.replace(f"{folder}{os.sep}", "").replace(str(folder), ".").split())
+    line = re.sub(r"(?<![\w.:])/(?:[\w.+@ -]+/)+", "…/", line)  # of a path its last name
     if len(line) <= LONGEST:
         return line
     head = LONGEST // 3
