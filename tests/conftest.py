@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,10 +25,14 @@ REAL_DATA = os.environ.get("ZOO_DATA") or os.environ.get("TEST_REAL_DATA")
 if REAL_DATA:
     os.environ["TEST_REAL_DATA"] = str(Path(REAL_DATA).absolute())
 for name in [name for name in os.environ if name.startswith("ZOO_")]:
-    if name != "ZOO_NODE_MODULES":  # where Node's packages lie is the machine's affair
+    if name not in ("ZOO_NODE_MODULES", "ZOO_BROWSER"):  # where these lie is the machine's affair
         del os.environ[name]
 # Each runtime beside onnxruntime costs a process or two a proof; tests ask for them by name.
 os.environ["ZOO_RUNTIMES"] = "none"
+
+# A shell starts what runs in the background without Ctrl-C, and tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from zoo import pipeline
 from zoo.api import Component, TrainConfig
@@ -34,6 +41,19 @@ from zoo.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 Result = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def operators_read_once() -> None:
+    """Let torch read its table of ONNX functions once a process, not once an export.
+
+    That is half the time of exporting a small model, and the table is the same each time.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # torch's own affair, and it may change
+        from torch.onnx._internal.exporter import _registration
+
+        apis = _registration.onnxscript_apis
+        apis.get_torchlib_ops = functools.cache(apis.get_torchlib_ops)
 
 
 @pytest.fixture

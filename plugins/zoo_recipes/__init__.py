@@ -64,12 +64,13 @@ MNIST_NANO = RecipeSpec(
     pretraining=TrainConfig(epochs=1, lr=0.01, threads=1),
     # A network this small learns no picture by heart: what it needs is passes, at a high rate.
     finetuning=TrainConfig(
-        epochs=24,
+        epochs=45,
         lr=0.02,
         shift=2,
         rotate=10.0,
         zoom=0.1,
         shear=10.0,
+        validation=0.05,
         threads=1,
     ),
     scratch=False,
