@@ -74,7 +74,7 @@ def zoo(tmp_path: Path) -> Callable[..., Result]:
         return subprocess.run(
             command,
             cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **env},
+            env={**os.environ, "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **env},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -89,7 +89,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CliRes
     from zoo.cli.main import zoo as command
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "1000")
 
     def run(*args: object) -> CliResult:
         return CliRunner().invoke(command, [str(arg) for arg in args], prog_name="zoo")

@@ -51,6 +51,7 @@ def says(text: str) -> bool:
     return text in " ".join(PAGE.split())
 
 
+@pytest.mark.slow
 def test_every_command_as_typed(cli: Cli, tmp_path: Path) -> None:
     from PIL import Image
 

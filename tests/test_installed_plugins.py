@@ -84,6 +84,7 @@ def with_plugins(zoo: Callable[..., Any], site: Path) -> Callable[..., Any]:
     return run
 
 
+@pytest.mark.slow
 def test_an_installed_backbone_goes_through_every_verb(
     with_plugins: Callable[..., Any], tmp_path: Path
 ) -> None:

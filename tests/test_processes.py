@@ -75,7 +75,7 @@ def begin(folder: Path, *args: object, before: tuple[str, ...] = (), **env: str)
     return subprocess.Popen(
         [*command, *map(str, args)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "1000", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -573,6 +573,7 @@ def compared_as_in_one_process(found: dict[str, dict[str, Any]]) -> None:
     assert rows["gradients"].tolist() == [2 * 2 * (0 + 1 + 2), 2 * 2 * (10 + 11 + 12 + 13)]
 
 
+@pytest.mark.slow
 def test_gather_compares_the_rows_of_two_processes_as_one_would(tmp_path: Path) -> None:
     command = (sys.executable, "gathering.py", json.dumps(CASES), "ddp", "found.pt")
     (tmp_path / "gathering.py").write_text(GATHER)

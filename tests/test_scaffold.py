@@ -63,7 +63,7 @@ class Environment:
         done = subprocess.run(
             [str(self.python), *map(str, command)],
             cwd=cwd or self.folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "COLUMNS": "200"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "COLUMNS": "1000"},
             capture_output=True,
             text=True,
             timeout=300,

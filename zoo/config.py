@@ -137,7 +137,9 @@ class Knob:
 
     def _wrong(self, value: Any) -> BadOption:
         shown = value if isinstance(value, str) else self._shown(value)
-        hint = did_you_mean(str(value), self.choices) if self.kind == "choice" else ""
+        # Of numbers none is nearer than another by its digits.
+        named = self.kind == "choice" and not str(value).strip().isdecimal()
+        hint = did_you_mean(str(value), self.choices) if named else ""
         return BadOption(f"{self.name}: {shown!r} is not allowed.{hint} Allowed: {self.allowed}.")
 
     def _shown(self, value: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,22 @@ def runner(tmp_path: Path) -> Callable[..., Result]:
         )
 
     return run
+
+
+@pytest.fixture(params=["closed pipe", "full disk"])
+def nowhere(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
+    """A descriptor that takes nothing, and how what is said of it begins."""
+    if request.param == "closed pipe":
+        reader, place = os.pipe()
+        os.close(reader)
+        said = ""
+    elif Path("/dev/full").exists():
+        place = os.open("/dev/full", os.O_WRONLY)
+        said = "Error: the answer cannot be written: "
+    else:
+        pytest.skip("needs Linux's full device")
+    yield place, said
+    os.close(place)
 
 
 @pytest.fixture

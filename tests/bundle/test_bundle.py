@@ -184,6 +184,24 @@ def test_golden_pictures_of_other_inputs(
         assert base64.b64decode(entry["input"]) == pixels.tobytes()
 
 
+def test_an_input_that_is_no_picture_has_tensors_alone(bundle_folder: Path, tmp_path: Path) -> None:
+    golden = Golden(
+        np.zeros((16, 2, 8, 8), dtype=np.uint8),
+        np.zeros(16, dtype=np.int64),
+        *[np.ones((16, 1), dtype=np.float32)] * 2,
+    )
+    size = ImageInput(channels=2, height=8, width=8)
+    card = type("Card", (), {"input": size})
+    golden_files.write(tmp_path, golden, type("Session", (), {"card": card})())  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "golden.json").read_text())["pictures"] == []
+    assert not (tmp_path / "golden").exists()
+    facts = content_of(bundle_folder)
+    facts["input"]["channels"] = 2
+    text = model_card.write(facts, {"rows": []})
+    assert "It takes no picture files: those have 1 or 3 channels, not 2." in text
+    assert "PICTURE.png" not in text
+
+
 # --- the card --------------------------------------------------------------------------------
 
 
@@ -511,13 +529,16 @@ def test_the_verb(cli: Callable[..., Any], trained: Any, tmp_path: Path) -> None
     made = cli("bundle", trained.model, "-o", "b", "--no-web", "--json")
     assert made.exit_code == 0, made.stderr
     assert json.loads(made.stdout)["files"] == len(tree(tmp_path / "b"))
+    assert "Its license is 'unknown'" in made.stderr
+    assert "zoo export RUN --license MIT" in made.stderr
     again = cli("bundle", trained.finetuned.name, "-o", "b", "--no-web", "--runs", trained.runs)
     assert again.exit_code == 1
     assert "--force" in again.stderr
     forced = cli("bundle", trained.model, "-o", "b", "--no-web", "--force")
     assert "without the page's runtime" in forced.stdout
     sound = cli("bundle", "--verify", "b")
-    assert (sound.exit_code, "files as recorded" in sound.stdout) == (0, True)
+    assert sound.exit_code == 0
+    assert f"{len(tree(tmp_path / 'b'))} files as recorded" in sound.stdout
     (tmp_path / "b" / "run.py").write_text("print('evil')")
     broken = cli("bundle", "--verify", "b", "--json")
     assert broken.exit_code == 1
@@ -552,6 +573,13 @@ def test_a_folder_that_is_no_bundle(cli: Callable[..., Any], tmp_path: Path, opt
     result = cli("bundle", option, "b")
     assert result.exit_code == 1
     assert "'b' is no bundle: there is no model.json in it." in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--serve", "--verify"])
+def test_a_folder_that_does_not_exist(cli: Callable[..., Any], option: str) -> None:
+    result = cli("bundle", option, "nodir")
+    assert result.exit_code == 2
+    assert "There is no folder 'nodir'." in result.stderr
 
 
 # --- signatures ------------------------------------------------------------------------------
@@ -590,6 +618,16 @@ def keys(folder: Path, name: str) -> tuple[Path, Path]:
     return private, public
 
 
+def other_key() -> bytes:
+    """Make a key that is on no elliptic curve."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, 2048)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
 def test_a_signed_bundle(trained: Any, tmp_path: Path, forge: Callable[..., None]) -> None:
     for module in ("model_signing", "OpenSSL"):
         pytest.importorskip(module, reason="pip install model-signing pyopenssl")
@@ -610,8 +648,11 @@ def test_a_signed_bundle(trained: Any, tmp_path: Path, forge: Callable[..., None
     assert set(bundle_verify(folder, public_key=public).faults) == {"model.sig"}
     (folder / "model.sig").write_text("{}")
     assert set(bundle_verify(folder, public_key=public).faults) == {"model.sig"}
-    with pytest.raises(ZooError, match="is no private key"):
-        bundle(trained.model, tmp_path / "c", web=False, sign=public)
+    rsa = tmp_path / "rsa.pem"
+    rsa.write_bytes(other_key())
+    for key in (public, rsa):  # told before the work: there is no such file
+        with pytest.raises(ZooError, match=r"is no private key.*Type: openssl ecparam"):
+            bundle(tmp_path / "gone.onnx", tmp_path / "c", web=False, sign=key)
     assert not (tmp_path / "c").exists()
     with pytest.raises(ZooError, match="is no public key"):
         signing.check(folder, private)

@@ -275,6 +275,20 @@ def test_the_selftest_finds_one_flipped_byte(
     assert any(name in line for line in done.stdout.splitlines() if line.startswith("FAILED"))
 
 
+@pytest.mark.parametrize("word", ["selftest", "PICTURE", "--help"])
+def test_an_answer_that_cannot_be_written(
+    bundle_folder: Path, run_mjs: Runner, nowhere: tuple[int, str], word: str
+) -> None:
+    run_mjs(bundle_folder, "--help")  # puts the packages beside it, or skips
+    place, said = nowhere
+    picture = str(bundle_folder / "golden" / "grey.png")
+    command = ["node", str(bundle_folder / "run.mjs"), word.replace("PICTURE", picture)]
+    done = subprocess.run(command, stdout=place, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == bool(said), done.stderr
+    assert done.stderr.startswith(said)
+
+
 def test_the_selftest_finds_a_missing_file(bundle_folder: Path, run_mjs: Runner) -> None:
     (bundle_folder / "README.md").unlink()
     done = run_mjs(bundle_folder, "selftest")
@@ -345,6 +359,7 @@ def test_top_and_a_name_that_looks_like_an_option(
         ([], 2, "Name a picture"),
         (["--top", "0", "a.png"], 2, "from 1, not '0'"),
         (["--depth"], 2, "no option '--depth'"),
+        (["selftest", "a.png"], 2, "selftest stands alone"),
         (["absent.png"], 1, "There is no picture 'absent.png'"),
         ([str(ROOT)], 1, "is a folder"),
         ([str(ROOT / "pyproject.toml")], 1, "is no readable picture"),

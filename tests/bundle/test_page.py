@@ -293,9 +293,9 @@ def test_the_page_states_the_facts_and_fits_every_screen(
 # --- a model of colours ----------------------------------------------------------------------
 
 
-def colours(folder: Path) -> Path:
+def colours(folder: Path, channels: int = 3) -> Path:
     """Write a bundle whose model says which of red, green and blue there is most of; 6 x 9."""
-    size = {"channels": 3, "height": 6, "width": 9}
+    size = {"channels": channels, "height": 6, "width": 9}
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float"], ["logits"], axes=[2, 3], keepdims=0),
@@ -303,7 +303,7 @@ def colours(folder: Path) -> Path:
     ]
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", *size.values()])
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3])
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels])
         for name in ("logits", "probabilities")
     ]
     graph = helper.make_graph(nodes, "colours", [image], outputs)
@@ -327,7 +327,7 @@ def colours(folder: Path) -> Path:
         },
         "input": {**size, "name": "image", "layout": "NCHW", "batch": None, "picture": "as it is"},
         "outputs": {"probabilities": "probabilities"},
-        "labels": ["mostly red", "mostly green", "mostly blue"],
+        "labels": ["mostly red", "mostly green", "mostly blue"][:channels],
         "dataset": "made up",
         "metrics": {},
         "license": "MIT",
@@ -358,3 +358,12 @@ def test_a_model_of_colours_wants_pictures_first_and_can_be_drawn_for(
     assert pixels.max() == 255
     assert pixels[..., :3].min() < 160
     assert drawn["probabilities"] == pytest.approx([1 / 3] * 3, abs=1e-3)
+
+
+def test_a_model_that_takes_no_pictures_says_so(
+    drive: Drive, served: Callable[[Path], str], tmp_path: Path
+) -> None:
+    (idle,) = drive({"act": "open", "url": served(colours(tmp_path / "two", 2))})["told"]
+    assert idle["trouble"].startswith("This model takes no pictures: its input has 2 channels")
+    assert idle["hint"].strip() == ""
+    assert idle["probabilities"] == [None, None]

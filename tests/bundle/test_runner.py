@@ -7,6 +7,7 @@ import base64
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -82,6 +83,41 @@ def test_a_missing_package_is_one_line(bundle_folder: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.endswith("Type: pip install -r requirements.txt\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("word", ["selftest", "PICTURE", "--help"])
+def test_an_answer_that_cannot_be_written(
+    bundle_folder: Path, nowhere: tuple[int, str], word: str
+) -> None:
+    place, said = nowhere
+    picture = str(bundle_folder / "golden" / "grey.png")
+    command = [sys.executable, str(bundle_folder / "run.py"), word.replace("PICTURE", picture)]
+    done = subprocess.run(command, stdout=place, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == bool(said), done.stderr
+    assert done.stderr.startswith(said)
+
+
+@pytest.mark.parametrize("program", ["run.py", "zoo predict", "zoo validate"])
+def test_onnxruntime_writes_nothing_about_the_user(
+    bundle_folder: Path, tmp_path: Path, program: str
+) -> None:
+    picture = str(bundle_folder / "golden" / "grey.png")
+    command = [sys.executable, str(bundle_folder / "run.py"), picture]
+    if program == "zoo predict":
+        model = str(bundle_folder / "model.onnx")
+        command = [sys.executable, "-m", "zoo", "predict", model, picture]
+    elif program == "zoo validate":
+        model = str(bundle_folder / "model.onnx")
+        command = [sys.executable, "-m", "zoo", "validate", model, "--partial"]
+    left = {"CI", "ORT_DISABLE_TELEMETRY"}  # each of which onnxruntime obeys by itself
+    env = {name: value for name, value in os.environ.items() if name not in left}
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    env |= {"XDG_CACHE_HOME": str(cache), "HOME": str(cache)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not list(cache.rglob("*onnxruntime*"))
 
 
 # --- pictures --------------------------------------------------------------------------------
@@ -207,7 +243,16 @@ def test_a_bad_picture_is_one_line(bundle_folder: Path, runner: Run, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--top", "0", "x"], ["--top"], ["--top", "a", "x"], ["--wrong", "x"], ["--json"]]
+    "words",
+    [
+        [],
+        ["--top", "0", "x"],
+        ["--top"],
+        ["--top", "a", "x"],
+        ["--wrong", "x"],
+        ["--json"],
+        ["selftest", "x"],
+    ],
 )
 def test_wrong_usage(bundle_folder: Path, runner: Run, words: list[str]) -> None:
     done = runner(bundle_folder, *words)

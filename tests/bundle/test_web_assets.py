@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+import re
 import shutil
 import stat
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.export.bundle import web_assets
 from zoo.pipeline.bundling import bundle, bundle_verify
 
@@ -83,6 +84,7 @@ def test_by_npm_then_from_the_cache(tarball: Path, npm: Callable[[str], Path]) -
     assert files(web_assets.find()) == CONTENT
     (line,) = asked.read_text().splitlines()
     assert line.startswith(f"pack onnxruntime-web@{web_assets.VERSION} --ignore-scripts ")
+    assert "--fetch-retries=1 " in line
     assert {p.name for p in web_assets.cache().iterdir()} == set(CONTENT)
 
 
@@ -153,6 +155,19 @@ def test_without_a_network(tarball: Path, npm: Callable[[str], Path], body: str)
     said = "ENOTFOUND" if "ENOTFOUND" in body else "left no file"
     with pytest.raises(ZooError, match=rf"could not be fetched .*{said}.*--web-assets.*--no-web"):
         web_assets.find()
+
+
+def test_of_what_npm_says_the_cause_is_told(tarball: Path, npm: Callable[[str], Path]) -> None:
+    cause = "request to https://example.org/x failed, reason: getaddrinfo ENOTFOUND example.org"
+    noise = "npm error code ENOTFOUND\\nnpm error errno ENOTFOUND\\nnpm error network "
+    npm(f"sys.exit('{noise}{cause}\\nnpm error A complete log of this run')")
+    with pytest.raises(ZooError, match=rf"could not be fetched \({re.escape(cause)}\)\. Name"):
+        web_assets.find()
+
+
+def test_a_place_that_does_not_exist(trained: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"There is no file or folder '.*gone'"):
+        bundle(trained.model, tmp_path / "b", web_assets_from=tmp_path / "gone")
 
 
 def test_a_cache_that_cannot_be_written(

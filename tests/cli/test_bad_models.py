@@ -118,7 +118,7 @@ def foreign(_: bytes) -> bytes:
 # What was done, what validate and inspect say, and what predict says, which has onnxruntime alone.
 TABLE: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
     "empty": (lambda data: b"", "'bad.onnx' is empty, 0 bytes", ""),
-    "garbage": (lambda data: b"this is no model" * 99, "is not an ONNX file", "can load"),
+    "garbage": (lambda data: b"this is no model" * 99, "is not an ONNX file", ""),
     **{
         f"cut to {share:%}": (
             lambda data, share=share: data[: int(len(data) * share)],
@@ -201,3 +201,48 @@ def test_inputs_of_another_form_are_one_line(trained: Any, inputs: Any) -> None:
     with pytest.raises(ModelFileError, match=r"onnxruntime cannot run '.*model\.onnx'") as error:
         open_session(trained.model).run(inputs)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["inspect", "predict", "validate", "benchmark"])
+def test_every_verb_says_the_same_of_a_file_that_is_none(
+    cli: Cli, trained: Any, tmp_path: Path, verb: str
+) -> None:
+    Image.new("L", (8, 8)).save("picture.png")
+    rest = ["picture.png"] if verb == "predict" else []
+    Path("cut.onnx").write_bytes(trained.model.read_bytes()[:5000])
+    torch.save({}, "weights.onnx")
+    for name, words in (("cut.onnx", "5,000 bytes cannot be parsed."), ("weights.onnx", "a zip")):
+        result = cli(verb, name, *rest)
+        assert result.exit_code == 1
+        assert f"'{name}' is not an ONNX file, or was cut" in result.stderr
+        assert words in result.stderr
+    for name, words in (
+        ("weight.onnx", "Did you mean 'weights.onnx'? Type: zoo export RUN"),
+        ("latest", "Of a run name the file: RUN/model.onnx"),
+    ):
+        result = cli(verb, name, *rest)
+        assert result.exit_code == 2
+        assert f"There is no file '{name}'. {words}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("MODEL", "nope.png"), "There is no picture 'nope.png'."),
+        (("MODEL", "."), "'.' is a folder; name the pictures in it."),
+        (("picture.png", "MODEL"), "which is named first. Type: zoo predict"),
+    ],
+)
+def test_what_predict_cannot_mean(
+    cli: Cli, trained: Any, words: tuple[str, ...], said: str
+) -> None:
+    Image.new("L", (8, 8)).save("picture.png")
+    result = cli("predict", *(trained.model if word == "MODEL" else word for word in words))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+def test_the_command_to_type_next_can_be_typed(cli: Cli, trained: Any) -> None:
+    options = ("--runs", trained.runs, "--runtimes", "none", "--quiet")
+    done = cli("export", trained.finetuned.name, "-o", "my file.onnx", *options)
+    assert "Next: zoo predict 'my file.onnx' PICTURE…" in done.stdout, done.stderr

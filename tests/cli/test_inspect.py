@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 
 from zoo import pipeline
+from zoo.cli.inspect import _figures, _side
 from zoo.pipeline import ExportConfig
 
 Cli = Callable[..., Any]
@@ -34,6 +36,9 @@ def test_it_says_what_the_file_holds(cli: Cli, trained: Any) -> None:
     text = cli("inspect", trained.model).stdout
     assert "onnxruntime 1.15 and later (opset 18, IR 8)" in text
     assert "Gemm × 3" in text
+    assert "(by operators, opset and batch; it names none that it was proved in)" in text
+    accuracy = json.loads(found["metadata"]["zoo.metrics"])["accuracy"]
+    assert f"accuracy {accuracy * 100:.2f} %" in text
     assert "zoo.weights_sha256" not in text
     assert "zoo.weights_sha256" in cli("inspect", trained.model, "--meta").stdout
 
@@ -67,3 +72,37 @@ def test_it_needs_neither_torch_nor_onnxruntime(trained: Any) -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "opset 18" in found.stdout
+
+
+def test_the_figures_of_a_smaller_file_are_points_and_percent() -> None:
+    text = '{"accuracy_drop":0.0028,"agreement":0.9972,"examples":512,"method":"minmax"}'
+    assert _figures(text) == (
+        "accuracy drop 0.28 points, agreement 99.72 %, examples 512, method minmax"
+    )
+    assert _side("zoo.quantization.accuracy_drop", "0.0028") == "0.28 points"
+    assert _side("zoo.quantization.accuracy_drop", "–") == "–"
+    assert _side("bytes", "0.0028") == "0.0028"
+
+
+def test_a_piped_table_has_no_blanks_to_cut_and_minds_columns(
+    cli: Cli, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for words in (("inspect", trained.model), ("list",), ("validate", trained.model)):
+        lines = cli(*words).stdout.splitlines()
+        assert lines[0]
+        assert [line for line in lines if line != line.rstrip()] == []
+        assert max(map(len, lines)) <= 200
+    assert cli("inspect", trained.model).stdout.startswith(" file ")
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, cli("inspect", trained.model).stdout.splitlines())) <= 60
+    run = trained.finetuned.name
+    for columns in ("40", "60"):  # folded, and all of it there
+        monkeypatch.setenv("COLUMNS", columns)
+        text = cli("runs", "--runs", trained.runs).stdout
+        assert max(map(len, text.splitlines())) <= int(columns)
+        first = "".join(line[1:].split("  ")[0].strip() for line in text.splitlines())
+        assert run in first
+    monkeypatch.setenv("COLUMNS", "")
+    path = f"{trained.model}  {trained.model.stat().st_size:,} bytes"
+    assert path in cli("inspect", trained.model).stdout

@@ -30,7 +30,7 @@ from zoo.errors import (
 )
 from zoo.export import trials
 from zoo.export.card import Card, from_metadata
-from zoo.export.comparison import compare
+from zoo.export.comparison import compare, softmax32
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import open_model
 from zoo.export.runtime import open_session
@@ -312,7 +312,11 @@ def foreign_weights(model: ModelProto) -> None:
         (lie("zoo.metrics", lambda m: {**m, "top5": 0.999}), "metadata as the run records"),
     ],
 )
-def test_the_proof_finds_the_damage(trained: Any, damage: Damage, row: str) -> None:
+def test_the_proof_finds_the_damage(
+    trained: Any, damage: Damage, row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if row != "exported again":  # that row finds every damage, and takes longer than all others
+        monkeypatch.setattr(model_files, "other_versions", lambda card: "other versions")
     model = exported_model(trained)
     damage(model)
     save(model, trained.model)
@@ -589,13 +593,13 @@ def test_ties_are_told_apart_from_flips_and_listed() -> None:
     expected = np.array([[1.0, 1.0 + 1e-5, -9], [2, 1, 0], [0, 3, 0]])
     swapped = expected[:, [1, 0, 2]]
     labels = np.array([1, 0, 1])
-    found = compare(expected, [(swapped, trials.softmax32(swapped))], labels)
+    found = compare(expected, [(swapped, softmax32(swapped))], labels)
     assert found is not None
     assert [(tie.index, tie.reference_class, tie.file_class) for tie in found.ties] == [(0, 1, 0)]
     assert found.ties[0].margin < 1e-4
     assert found.flips == 2
     assert found.agreement == 0
-    same = compare(expected, [(expected, trials.softmax32(expected))], labels)
+    same = compare(expected, [(expected, softmax32(expected))], labels)
     assert same is not None
     assert (same.flips, same.ties, same.agreement) == (0, [], 1)
 

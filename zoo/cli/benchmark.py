@@ -93,6 +93,8 @@ def benchmark(
     """Time exported files beside each other and beside PyTorch, each in its own process.
 
     The run that a file came from is looked for in its folder and under $ZOO_RUNS, else ./runs.
+    Each of 5 rounds has a fifth of the runs: p95 takes 20 of them, p99 takes 100; with fewer it
+    is a dash, and null in --json.
     """
     with progress(quiet):
         from zoo.pipeline.benchmarking import benchmark as twin

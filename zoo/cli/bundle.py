@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def bundle(
             force=force,
             workspace=workspace_of(ctx, runs_root, data_root),
         )
+    if made.license == "unknown":
+        click.echo(
+            "Its license is 'unknown'. To state one: zoo export RUN --license MIT, then bundle"
+            " again with --force",
+            err=True,
+        )
     if as_json:
         print_json(made)
         return 0
@@ -151,11 +158,18 @@ def _serve(folder: Path, port: int, as_json: bool) -> int:
 
     def ready(address: str) -> None:
         if not (folder / "ort").is_dir():
-            click.echo("The page's runtime, ort/, was left out: the page cannot run.", err=True)
+            model, place = (shlex.quote(str(path)) for path in (folder / "model.onnx", folder))
+            click.echo(
+                "The page's runtime, ort/, was left out: the page cannot run."
+                f" Type: zoo bundle {model} -o {place} --force",
+                err=True,
+            )
         if as_json:
             print_json({"address": address})
         else:
             click.echo(f"{address}  (Ctrl-C ends it)")
 
-    serve(folder, port, ready)
+    # Nothing else ends it, so that it is no failure.
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(folder, port, ready)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def export(
     click.echo(f"{found.model}  {found.bytes:,} bytes, {found.proof.verdict}")
     if config.license == "unknown":
         click.echo("Its license is 'unknown'. To state one: --license MIT")
-    click.echo(f"Next: zoo predict {found.model} PICTURE…")
+    if _takes_pictures(found.model):
+        click.echo(f"Next: zoo predict {shlex.quote(str(found.model))} PICTURE…")
 
 
 @click.command()
@@ -159,6 +161,12 @@ def predict(model: Path, images: tuple[str, ...], invert: bool, top: int, as_jso
         best = list(prediction.classes.items())[:top]
         rows += [(prediction.picture, label, percent(p)) for label, p in best]
     table(("picture", "class", "probability"), rows)
+
+
+def _takes_pictures(model: Path) -> bool:
+    from zoo.export.runtime import open_session
+
+    return open_session(model).card.input.channels in (1, 3)
 
 
 def _names(runtimes: str | None) -> list[str] | None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from zoo.cli.options import common
-from zoo.cli.output import print_json, table
+from zoo.cli.output import percent, print_json, table
+
+if TYPE_CHECKING:
+    from zoo.export.inspection import Inspection
+
+SHARES = frozenset({"accuracy", "agreement"})
+POINTS = frozenset({"accuracy_drop", "max_drop"})
 
 
 @click.command()
@@ -30,7 +38,7 @@ def inspect(model: Path, diff: Path | None, meta: bool, as_json: bool) -> None:
         if not differences:
             click.echo(f"{model} and {diff} are the same, byte by byte.")
             return
-        rows = [(each.what, each.one, each.other) for each in differences]
+        rows = [(d.what, _side(d.what, d.one), _side(d.what, d.other)) for d in differences]
         table(("", str(model), str(diff)), rows)
         return
     oldest = found.oldest_onnxruntime
@@ -45,16 +53,58 @@ def inspect(model: Path, diff: Path | None, meta: bool, as_json: bool) -> None:
         "sha256": found.sha256,
         "made by": found.producer or "unknown",
         "loads in": f"{runtime} (opset {found.opset}, IR {found.ir_version})",
-        "fit for": ", ".join(found.fits) or "none of the targets",
+        "fit for": _fits(found),
         "input": ports(found.inputs),
         "outputs": ports(found.outputs),
         "labels": ", ".join(found.labels) or "none",
         "operators": operators,
         "parameters": f"{found.parameters:,}",
     }
-    for key in ("zoo.dataset", "zoo.metrics", "zoo.precision", "zoo.run", "license"):
+    for key in ("zoo.dataset", "zoo.metrics", "zoo.precision", "zoo.quantization", "zoo.run"):
         if key in found.metadata:
-            shown[key.removeprefix("zoo.")] = found.metadata[key]
+            shown[key.removeprefix("zoo.")] = _figures(found.metadata[key])
+    if "license" in found.metadata:
+        shown["license"] = found.metadata["license"]
     if meta:
         shown |= found.metadata
     table(("", ""), list(shown.items()))
+
+
+def _fits(found: Inspection) -> str:
+    """Name the targets whose profile the file meets, and the one in which it was proved."""
+    if not found.fits:
+        return "none of the targets"
+    target = found.metadata.get("zoo.target")
+    proved = f"proved in {target} alone" if target else "it names none that it was proved in"
+    return f"{', '.join(found.fits)} (by operators, opset and batch; {proved})"
+
+
+def _figures(text: str) -> str:
+    """Write a JSON object of figures for a person: accuracy 91.83 %, accuracy drop 0.28 points."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(value, dict):
+        return text
+    return ", ".join(f"{key.replace('_', ' ')} {_figure(key, v)}" for key, v in value.items())
+
+
+def _side(what: str, text: str) -> str:
+    """Write what one of two files has: the figures of its metadata as the other table does."""
+    key = what.rpartition(".")[2]
+    if what == key or key not in SHARES | POINTS:
+        return text
+    try:
+        return _figure(key, json.loads(text))
+    except ValueError:
+        return text
+
+
+def _figure(key: str, value: object) -> str:
+    """Write one figure: shares of one in percent, a difference of two in points."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if key in POINTS:
+        return f"{value * 100:.2f} points"
+    return percent(value) if key in SHARES else f"{value:.4g}"

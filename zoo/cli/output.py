@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,9 @@ from typing import Any, Literal
 
 import click
 
+UNBOUND = 1000
+LEAST = 7
+"""Room for a column and what stands beside it."""
 _NUMBER = re.compile(r"–|-?[\d.,]+( ± [\d.]+)?( %| ms)?")
 
 
@@ -25,23 +29,49 @@ def _writes_unicode() -> bool:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Print rows under headings; numbers are aligned right. In a pipe nothing is cut."""
+    """Print rows under headings; numbers are aligned right. No headings where all are empty.
+
+    In a pipe nothing is cut, unless $COLUMNS says how wide a line may be.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    width = _width()
+    console = Console(width=width, highlight=False, soft_wrap=width == UNBOUND)
     body = [[str(cell) for cell in row] for row in rows]
-    drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        pad_edge=False,
+        show_header=any(columns),
+    )
     for index, column in enumerate(columns):
         cells = [row[index] for row in body if row[index]]
         numeric = bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)
-        # The first column holds names, to be copied whole.
+        # The first column holds names, to be copied whole where that leaves room for the others:
+        # what has none would be cut.
+        room = console.width - LEAST * (len(columns) - 1)
+        whole = index == 0 and max(map(len, cells), default=0) < room
         justify: Literal["right", "left"] = "right" if numeric else "left"
-        drawn.add_column(_escape(column), justify=justify, overflow="fold", no_wrap=index == 0)
+        drawn.add_column(_escape(column), justify=justify, overflow="fold", no_wrap=whole)
     for row in body:
         drawn.add_row(*[_escape(cell) for cell in row])
-    width = None if sys.stdout.isatty() else 1000
-    Console(width=width, highlight=False, soft_wrap=width is not None).print(drawn)
+    with console.capture() as captured:
+        console.print(drawn)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    if not sys.stdout.isatty() and lines[:1] == [""]:
+        del lines[0]
+    click.echo("\n".join(lines))
+
+
+def _width() -> int | None:
+    """Return how wide a line may be: None for as wide as the terminal."""
+    if sys.stdout.isatty():
+        return None
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else UNBOUND
 
 
 def percent(fraction: float | None) -> str:

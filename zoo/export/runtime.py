@@ -92,9 +92,7 @@ def open_session(
             for side in (session.get_inputs(), session.get_outputs())
         ]
     except Exception as error:
-        raise ModelFileError(
-            f"'{path}' is not a file that onnxruntime can load: {first_line(error)}.{hint(data)}"
-        ) from None
+        raise ModelFileError(_unloadable(path, data, error)) from None
     card = from_metadata(metadata, path)
     if sealed:
         check_seal(data, path)
@@ -105,6 +103,18 @@ def open_session(
 def input_array(images: list[Array], input: ImageInput) -> Array:
     """Stack pictures into one batch, uint8 N x C x H x W."""
     return np.stack(images) if images else np.zeros((0, *input.shape), dtype=np.uint8)
+
+
+def _unloadable(path: Path, data: bytes, error: Exception) -> str:
+    """Say why onnxruntime cannot load a file; of one that is no ONNX file what `inspect` says."""
+    said = first_line(error)
+    if "INVALID_PROTOBUF" in said:
+        cause = f"its {len(data):,} bytes cannot be parsed"
+    elif "No graph was found" in said or "ModelProto does not have a graph" in said:
+        cause = "no graph"
+    else:
+        return f"'{path}' is not a file that onnxruntime can load: {said}.{hint(data)}"
+    return f"'{path}' is not an ONNX file, or was cut: {cause}.{hint(data)}"
 
 
 def _check_ports(path: Path, ports: list[list[tuple[str, str, list[Any]]]], card: Card) -> None:

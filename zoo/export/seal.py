@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from zoo.errors import ModelFileError, NoModelFile
+from zoo.errors import ModelFileError, NoModelFile, did_you_mean
 
 KEY = "zoo.sha256"
 BLANK = b"0" * 64
@@ -42,7 +42,7 @@ def read_model(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise NoModelFile(f"There is no file '{path}'. Type: zoo export RUN") from None
+        raise NoModelFile(_absent(path)) from None
     except IsADirectoryError:
         raise NoModelFile(f"'{path}' is a folder; name the .onnx file in it.") from None
     except OSError as error:
@@ -50,6 +50,13 @@ def read_model(path: Path) -> bytes:
     if not data:
         raise ModelFileError(f"'{path}' is empty, 0 bytes: not an ONNX file.")
     return data
+
+
+def _absent(path: Path) -> str:
+    if not path.suffix:
+        return f"There is no file '{path}'. Of a run name the file: RUN/model.onnx"
+    others = [other.name for other in path.parent.glob("*.onnx")]
+    return f"There is no file '{path}'.{did_you_mean(path.name, others)} Type: zoo export RUN"
 
 
 def hint(data: bytes) -> str:

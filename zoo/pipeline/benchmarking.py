@@ -20,20 +20,23 @@ from zoo.progress import current
 from zoo.runs import Run
 
 ROUNDS = 5
+NEEDED = {"p95": 20, "p99": 100}
+"""So many runs a round takes for a percentile to be another run than the slowest."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
     """One batch size of one side, in seconds: the median over rounds of their percentiles.
 
+    p95 is None where a round had fewer than 20 runs, p99 where it had fewer than 100.
     `to_first` and `to_torch` are its p50 in units of that of the first file, and of PyTorch.
     """
 
     batch: int
     first_seconds: float
     p50_seconds: float
-    p95_seconds: float
-    p99_seconds: float
+    p95_seconds: float | None
+    p99_seconds: float | None
     runs: int
     examples_per_second: float
     to_first: float | None = None
@@ -93,7 +96,7 @@ def benchmark(
     All sides take turns in rounds, for a machine is now faster, now slower. `seconds` bounds each
     file at each batch size. A file of a fixed batch is run at its own. PyTorch runs eagerly on as
     many threads, from the run that a file came from; `run` says which where it is not found by
-    itself. Raises `ModelFileError` or `UsageError`.
+    itself. p95 takes 100 runs in all, p99 500. Raises `ModelFileError` or `UsageError`.
     """
     if not files or not batches or min((*batches, threads, runs)) < 1 or seconds <= 0:
         raise UsageError("Benchmarking takes a file, and batches, threads and runs from 1.")
@@ -145,7 +148,7 @@ def _timings(side: Side, first: list[Timing] | None, torch: list[Timing] | None)
     made = []
     for batch in side.batches:
         rounds = side.rounds[batch]
-        p50, p95, p99 = (statistics.median(r[p] for r in rounds) for p in ("p50", "p95", "p99"))
+        p50 = statistics.median(each["p50"] for each in rounds)
         others = [
             next((each.p50_seconds for each in other or () if each.batch == batch), None)
             for other in (first, torch)
@@ -156,8 +159,8 @@ def _timings(side: Side, first: list[Timing] | None, torch: list[Timing] | None)
                 batch=batch,
                 first_seconds=side.opened["first_seconds"][batch],
                 p50_seconds=p50,
-                p95_seconds=p95,
-                p99_seconds=p99,
+                p95_seconds=_percentile(rounds, "p95"),
+                p99_seconds=_percentile(rounds, "p99"),
                 runs=sum(each["runs"] for each in rounds),
                 examples_per_second=batch / p50,
                 to_first=to_first,
@@ -165,6 +168,13 @@ def _timings(side: Side, first: list[Timing] | None, torch: list[Timing] | None)
             )
         )
     return made
+
+
+def _percentile(rounds: list[dict[str, Any]], name: str) -> float | None:
+    """Return the median of the rounds' percentiles; None where one has too few runs for it."""
+    if min(each["runs"] for each in rounds) < NEEDED[name]:
+        return None
+    return float(statistics.median(each[name] for each in rounds))
 
 
 def _measured_file(

@@ -26,11 +26,15 @@ class Bundled:
     bytes: int
     web: bool
     signed: bool
+    license: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """What is wrong with a bundle, by file; `signed` says that its signature was checked too."""
+    """What is wrong with a bundle, by file; `signed` says that its signature was checked too.
+
+    `files` counts as `Bundled.files` does: the manifest and the signature too.
+    """
 
     folder: Path
     files: int
@@ -61,6 +65,8 @@ def bundle(
     target = contents.check_target(Path(output), force=force)
     if sign is not None:
         signing.check_key(Path(sign))
+    if web and web_assets_from is not None:
+        web_assets.check(Path(web_assets_from))
     model, proof = _proved(source, workspace or Workspace())
     found = web_assets.find(_path(web_assets_from)) if web else {}
 
@@ -72,10 +78,11 @@ def bundle(
     return Bundled(
         folder=Path(output),
         name=content["name"],
-        files=len(content["files"]) + 1 + (sign is not None),
+        files=_count(target, content),
         bytes=sum(path.stat().st_size for path in target.rglob("*") if path.is_file()),
         web=bool(found),
         signed=sign is not None,
+        license=content["license"],
     )
 
 
@@ -98,7 +105,12 @@ def bundle_verify(folder: str | Path, *, public_key: str | Path | None = None) -
             signing.check(folder, Path(public_key))
         except ModelFileError as error:
             faults[manifest.SIGNATURE] = str(error)
-    return Verified(folder, len(content["files"]), faults, public_key is not None)
+    return Verified(folder, _count(folder, content), faults, public_key is not None)
+
+
+def _count(folder: Path, content: dict[str, Any]) -> int:
+    """Count the files of a bundle: those recorded, the manifest and a signature."""
+    return len(content["files"]) + 1 + (folder / manifest.SIGNATURE).is_file()
 
 
 def _proved(source: Run | str | Path, workspace: Workspace) -> tuple[ModelFile, dict[str, Any]]:

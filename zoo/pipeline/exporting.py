@@ -65,10 +65,10 @@ def export(
     run = workspace.finetuned(run)
     small = "" if config.precision == "fp32" else f".{config.precision}"
     target = Path(output) if output is not None else run.folder / f"model{small}.onnx"
-    if target.suffix != ".onnx":
-        named = target.parent / f"{target.stem or 'model'}.onnx"
-        raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
     check_writable(target)
+    if target.suffix != ".onnx":
+        named = target.with_suffix(".onnx")
+        raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
     with cpu_threads(run.record.threads):
         source = model_files.read(run, workspace, "export")
         current().note("exporting")

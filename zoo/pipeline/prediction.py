@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from zoo.errors import ModelFileError
+from zoo.errors import ModelFileError, UsageError
 from zoo.export.runtime import input_array, open_session
 from zoo.pictures import read_picture
 
@@ -30,8 +31,11 @@ def predict(
 
     Raises `ModelFileError` for the model, `ZooError` for a picture; then nothing is returned.
     """
+    _check_order(Path(model), [Path(p) for p in pictures])
     session = open_session(Path(model))
     card = session.card
+    for picture in pictures:
+        _check_there(Path(picture))
     arrays = [read_picture(Path(p), card.input, invert=invert) for p in pictures]
     _, probabilities = session.run(input_array(list(arrays), card.input))
     if not np.isfinite(probabilities).all():
@@ -42,3 +46,18 @@ def predict(
         label, probability = ranked[0]
         predictions.append(Prediction(str(picture), label, probability, dict(ranked)))
     return predictions
+
+
+def _check_order(model: Path, pictures: list[Path]) -> None:
+    """Refuse a picture in the model's place while the model stands among the pictures."""
+    found = next((path for path in pictures if path.suffix == ".onnx"), None)
+    if found is not None and model.suffix != ".onnx":
+        typed = f"zoo predict {shlex.quote(str(found))} {shlex.quote(str(model))}"
+        raise UsageError(f"'{model}' is no .onnx file, which is named first. Type: {typed}")
+
+
+def _check_there(picture: Path) -> None:
+    if picture.is_dir():
+        raise UsageError(f"'{picture}' is a folder; name the pictures in it.")
+    if not picture.exists():
+        raise UsageError(f"There is no picture '{picture}'.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.api import ImageInput
 from zoo.export.golden import Golden
 from zoo.export.runtime import Session
 from zoo.pictures import read_picture
@@ -38,7 +39,19 @@ def write(folder: Path, golden: Golden, session: Session) -> None:
     """Write `golden.json` and `golden/*`: real test examples, each enlarged to a picture.
 
     The bytes of each picture's input are those of `read_picture`, its answers those of the file.
+    An input of neither 1 nor 3 channels is no picture: then there are tensors alone.
     """
+    pictures = _pictures(folder, golden, session) if is_picture(session.card.input) else []
+    content = {"schema": SCHEMA, "tensors": golden.to_json(), "pictures": pictures}
+    (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def is_picture(input: ImageInput) -> bool:
+    """Whether a picture file can become this input."""
+    return input.channels in (1, 3)
+
+
+def _pictures(folder: Path, golden: Golden, session: Session) -> list[dict[str, Any]]:
     (folder / "golden").mkdir()
     size = session.card.input
     entries = []
@@ -57,8 +70,7 @@ def write(folder: Path, golden: Golden, session: Session) -> None:
                 "label": int(probabilities[0].argmax()),
             }
         )
-    content = {"schema": SCHEMA, "tensors": golden.to_json(), "pictures": entries}
-    (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return entries
 
 
 def _clearest(golden: Golden) -> list[int]:

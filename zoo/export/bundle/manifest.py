@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ModelFileError
+from zoo.errors import ModelFileError, NoModelFile
 
 SCHEMA = 1
 NAME = "model.json"
@@ -27,8 +27,14 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read a bundle's manifest; raises `ModelFileError` where it is absent, foreign or changed."""
+    """Read a bundle's manifest.
+
+    Raises `NoModelFile` where there is no folder, `ModelFileError` where the manifest is absent,
+    foreign or changed.
+    """
     path = folder / NAME
+    if not folder.exists():
+        raise NoModelFile(f"There is no folder '{folder}'. Type: zoo bundle RUN -o '{folder}'")
     try:
         data = path.read_bytes()
         content = json.loads(data)

@@ -98,10 +98,16 @@ def _input(facts: dict[str, Any]) -> str:
         "## Input and outputs\n\n"
         f"`{size['name']}`: uint8 0..255, {size['layout']}, {shape}. Nothing is to be scaled or"
         " normalized before it.\n\n"
-        f"A picture file becomes these bytes by one rule: {size['picture']}.\n\n"
+        f"{_rule(size)}\n\n"
         f"`{facts['outputs']['logits']}` and `{facts['outputs']['probabilities']}`: float32,"
         f" {size['batch'] or 'batch'} × {len(facts['labels'])}."
     )
+
+
+def _rule(size: dict[str, Any]) -> str:
+    if size["channels"] not in (1, 3):
+        return f"It takes no picture files: those have 1 or 3 channels, not {size['channels']}."
+    return f"A picture file becomes these bytes by one rule: {size['picture']}."
 
 
 def _labels(labels: list[str]) -> str:
@@ -142,8 +148,15 @@ def _precision(facts: dict[str, Any], quantization: dict[str, Any] | None) -> st
         f"{model['bytes']:,} bytes, {model['precision']}. {said} Opset {model['opset']}, IR"
         f" {model['ir_version']}: onnxruntime from {model['oldest_onnxruntime']} on loads it."
     )
-    figures = [(k, json.dumps(v)) for k, v in (quantization or {}).items() if _scalar(v)]
+    figures = [(k, _figure(k, v)) for k, v in (quantization or {}).items() if _scalar(v)]
     return text + ("\n\n" + _table(("quantization", ""), figures) if figures else "")
+
+
+def _figure(key: str, value: Any) -> str:
+    """Write one figure; what was lost of the accuracy in points, as all else says it."""
+    if key in ("accuracy_drop", "max_drop") and value is not None:
+        return f"{value * 100:.2f} points"
+    return json.dumps(value)
 
 
 def _scalar(value: Any) -> bool:
@@ -170,18 +183,13 @@ def _running(facts: dict[str, Any], web: bool) -> str:
         if web
         else "`index.html` needs onnxruntime-web's files in `ort/`, which were left out here."
     )
+    words = ["PICTURE.png", "selftest"] if facts["input"]["channels"] in (1, 3) else ["selftest"]
+    python = "".join(f"python run.py {word}\n" for word in words)
+    node = "".join(f"node run.mjs {word}\n" for word in words)
     return (
         "## Run it\n\n"
-        "```sh\n"
-        "pip install -r requirements.txt\n"
-        "python run.py PICTURE.png\n"
-        "python run.py selftest\n"
-        "```\n\n"
-        "```sh\n"
-        "npm install --ignore-scripts\n"
-        "node run.mjs PICTURE.png\n"
-        "node run.mjs selftest\n"
-        "```\n\n"
+        f"```sh\npip install -r requirements.txt\n{python}```\n\n"
+        f"```sh\nnpm install --ignore-scripts\n{node}```\n\n"
         f"{page} Each has the same self-test: the SHA-256 of the files,"
         " the golden tensors and the golden pictures of `golden.json`."
     )

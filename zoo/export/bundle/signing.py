@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from zoo.errors import ModelFileError, UsageError, ZooError, first_line
 from zoo.export.bundle.manifest import SIGNATURE
 
+MAKE_KEY = "openssl ecparam -name prime256v1 -genkey -noout"
+
 
 def check_key(key: Path) -> None:
-    """Refuse what cannot sign before the work is done: a missing key, a missing package."""
+    """Refuse what cannot sign before the work is done: no key, another key, a missing package."""
     if not key.is_file():
-        raise UsageError(
-            f"There is no key '{key}'. Type: openssl ecparam -name prime256v1 -genkey -noout"
-            f" -out '{key}'"
-        )
-    _package("signing")
+        raise UsageError(f"There is no key '{key}'. Type: {MAKE_KEY} -out {quote(str(key))}")
+    _signer(key)
 
 
 def sign(folder: Path, key: Path) -> None:
     """Write `model.sig`, over every file of the folder; raises `ZooError`."""
-    config = _package("signing").Config().use_elliptic_key_signer
-    try:
-        signer = config(private_key=key)
-    except Exception as error:
-        raise ZooError(
-            f"'{key}' is no private key on an elliptic curve, in PEM and without a password:"
-            f" {_sentence(error)}."
-        ) from None
-    signer.set_hashing_config(_hashing()).sign(folder, folder / SIGNATURE)
+    _signer(key).set_hashing_config(_hashing()).sign(folder, folder / SIGNATURE)
 
 
 def check(folder: Path, key: Path) -> None:
@@ -52,6 +44,20 @@ def check(folder: Path, key: Path) -> None:
     except Exception as error:  # a damaged signature fails in whatever reads it
         raise ModelFileError(
             f"{SIGNATURE} does not sign this folder with that key: {_sentence(error)}."
+        ) from None
+
+
+def _signer(key: Path) -> Any:
+    config = _package("signing").Config().use_elliptic_key_signer
+    try:
+        return config(private_key=key)
+    except Exception as error:
+        # The package asks a key of another kind for its curve, and stumbles.
+        other = isinstance(error, AttributeError)
+        reason = "it is a key of another kind" if other else _sentence(error)
+        raise ZooError(
+            f"'{key}' is no private key on an elliptic curve, in PEM and without a password:"
+            f" {reason}. Type: {MAKE_KEY} -out key.pem"
         ) from None
 
 

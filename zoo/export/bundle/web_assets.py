@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -13,7 +14,7 @@ import textwrap
 from importlib import resources
 from pathlib import Path
 
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.folders import write_atomic
 from zoo.progress import current
 
@@ -36,6 +37,12 @@ FILES = {
 """All that a page needs to run on the CPU, with the SHA-256 of each."""
 LICENSE = "LICENSE.txt"
 TIMEOUT = 600
+PATIENCE = (
+    "--fetch-retries=1",
+    "--fetch-retry-mintimeout=1000",
+    "--fetch-retry-maxtimeout=2000",
+)
+"""Without a network npm says so within seconds, not after a minute of trying again."""
 OTHERWISE = (
     "Name its files with --web-assets DIR (a folder, or the file that 'npm pack' leaves), or leave"
     " the page's runtime out with --no-web."
@@ -49,11 +56,18 @@ def find(given: Path | None = None) -> dict[str, bytes]:
     Raises `ZooError`.
     """
     if given is not None:
+        check(given)
         found = _from_tarball(given) if given.is_file() else _from_folder(given)
     else:
         found = _cached() or _fetch()
     text = resources.files("zoo.export.bundle") / "ort-license.txt"
     return {**found, LICENSE: text.read_bytes()}
+
+
+def check(given: Path) -> None:
+    """Refuse a place that does not exist; raises `UsageError`."""
+    if not given.exists():
+        raise UsageError(f"There is no file or folder '{given}'. {OTHERWISE}")
 
 
 def cache() -> Path:
@@ -114,7 +128,7 @@ def _fetch() -> dict[str, bytes]:
         raise ZooError(
             f"The page needs {PACKAGE}, and npm, which fetches it, is not installed. {OTHERWISE}"
         )
-    current().note(f"fetching {PACKAGE} by npm")
+    current().note(f"fetching {PACKAGE} by npm; --no-web leaves it out")
     with tempfile.TemporaryDirectory(prefix="zoo-web-") as folder:
         found = _from_tarball(_pack(npm, Path(folder)))
     try:
@@ -128,7 +142,8 @@ def _fetch() -> dict[str, bytes]:
 
 def _pack(npm: str, folder: Path) -> Path:
     """Have npm fetch the tarball into a folder."""
-    command = [npm, "pack", PACKAGE, "--ignore-scripts", "--pack-destination", str(folder)]
+    command = [npm, "pack", PACKAGE, "--ignore-scripts", *PATIENCE]
+    command += ["--pack-destination", str(folder)]
     try:
         done = subprocess.run(
             command,
@@ -147,9 +162,16 @@ def _pack(npm: str, folder: Path) -> Path:
         said = str(error)
     tarballs = sorted(folder.glob("*.tgz"))
     if not tarballs:
-        reason = textwrap.shorten(said, 200, placeholder=" …") or "npm left no file"
+        reason = textwrap.shorten(_cause(said), 200, placeholder=" …") or "npm left no file"
         raise ZooError(f"{PACKAGE} could not be fetched ({reason}). {OTHERWISE}")
     return tarballs[0]
+
+
+def _cause(said: str) -> str:
+    """Return the one line of npm's that says what went wrong, or all that it said."""
+    lines = [re.sub(r"^npm (error|ERR!|warn|WARN)\s*", "", line) for line in said.splitlines()]
+    found = next((line for line in lines if "failed, reason:" in line), " ".join(lines))
+    return found[max(found.find("request to "), 0) :]
 
 
 def _changed(found: dict[str, bytes]) -> list[str]:

@@ -215,6 +215,17 @@ function wire() {
   });
 }
 
+/** Whether a picture can become an input: one of 2 or 4 channels is no picture. */
+const takesPictures = () => [1, 3].includes(manifest.input.channels);
+
+function noPictures() {
+  $("selftest").onclick = selftest;
+  $("choose").disabled = true;
+  $("hint").replaceChildren();
+  const { channels } = manifest.input;
+  trouble(`This model takes no pictures: its input has ${channels} channels. Its self-test runs`);
+}
+
 async function selftest() {
   $("selftest").disabled = true;
   $("checks").replaceChildren();
@@ -247,7 +258,8 @@ async function start() {
   );
   state.style = measure(golden?.tensors ?? { inputs: "", shape: [0] }, manifest.input);
   $("hint").style.setProperty("--edge", `${Math.max((1 - state.style.box) / 2, 0.05) * 100}%`);
-  wire();
+  if (takesPictures()) wire();
+  else noPictures();
   refresh();
   const web = new URL("./ort/", import.meta.url).href;
   ort = await import(`${web}ort.wasm.min.mjs`).catch(() => {

@@ -10,6 +10,8 @@ export function toInput(
   { channels, height: h, width: w },
   invert = false,
 ) {
+  if (channels !== 1 && channels !== 3)
+    throw new Error(`Pictures have 1 or 3 channels; the input has ${channels}`);
   const box = centredBox(width, height, w, h);
   const planes = channels === 1 ? [grey(data)] : [0, 1, 2].map((c) => plane(data, c));
   const out = new Uint8Array(channels * h * w);

@@ -18,10 +18,32 @@ const HELP = `Classify picture files with the model beside this file.
 Exit status: 0; 1 with one line on stderr; 2 for wrong usage.
 Once, before the first run: npm install --ignore-scripts`;
 
-const REASONS = { ENOENT: "it is missing", EISDIR: "it is a folder", EACCES: "access is denied" };
+const REASONS = {
+  ENOENT: "it is missing",
+  EISDIR: "it is a folder",
+  EACCES: "access is denied",
+  ENOSPC: "no space is left on the device",
+};
+
+// Read when onnxruntime is loaded: newer versions would write a device's identity and a log of what
+// was run into the user's cache folder, to be sent to their makers.
+process.env.ORT_DISABLE_TELEMETRY ??= "1";
+// Whoever wrote is told of it; unheard, it would end the process with a traceback.
+process.stdout.on("error", () => {});
 
 class Fault extends Error {}
 class Usage extends Fault {}
+class Unwritten extends Error {}
+
+/** Print a line, and wait until it is written: a pipe may be closed, a disk full. */
+function say(line) {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(`${line}\n`, (error) => {
+      if (!error) resolve();
+      else reject(new Unwritten(REASONS[error.code] ?? error.code, { cause: error }));
+    });
+  });
+}
 
 /** Load a package of package.json, or say how to install it. */
 async function load(name) {
@@ -74,19 +96,21 @@ async function readPicture(file, input, invert) {
 
 async function classify({ pictures, invert, top, json }) {
   const manifest = parseManifest(await read("model.json"));
+  const { channels } = manifest.input;
+  if (channels !== 1 && channels !== 3)
+    throw new Fault(`Pictures have 1 or 3 channels; the input has ${channels}`);
   const bytes = await read(manifest.model.file);
   const run = await openModel(await load("onnxruntime-node"), manifest, bytes);
   const inputs = [];
   for (const file of pictures) inputs.push(await readPicture(file, manifest.input, invert));
   const found = await run(new Uint8Array(Buffer.concat(inputs)));
   if (json) {
-    console.log(toJson(pictures, found, manifest.labels));
+    await say(toJson(pictures, found, manifest.labels));
     return;
   }
-  found.forEach((row, i) => {
+  for (const [i, row] of found.entries())
     for (const k of ranked(row).slice(0, top))
-      console.log(`${pictures[i]}  ${manifest.labels[k]}  ${(row[k] * 100).toFixed(2)} %`);
-  });
+      await say(`${pictures[i]}  ${manifest.labels[k]}  ${(row[k] * 100).toFixed(2)} %`);
 }
 
 /** Write what `zoo predict --json` writes; an object would put classes named by numbers first. */
@@ -105,9 +129,9 @@ async function selftest() {
   let passed = true;
   for await (const check of checks({ read, decode, ort })) {
     passed &&= check.passed;
-    console.log(`${check.passed ? "ok    " : "FAILED"}  ${check.name}: ${check.text}`);
+    await say(`${check.passed ? "ok    " : "FAILED"}  ${check.name}: ${check.text}`);
   }
-  console.log(`selftest: ${passed ? "yes" : "no"}`);
+  await say(`selftest: ${passed ? "yes" : "no"}`);
   return passed;
 }
 
@@ -125,6 +149,8 @@ function parseWords(words) {
         throw new Usage(`--top takes a whole number from 1, not '${count}'`);
       found.top = Number(count);
     } else if (word.startsWith("-")) throw new Usage(`There is no option '${word}'`);
+    else if (word === "selftest")
+      throw new Usage("selftest stands alone; a picture of that name is ./selftest");
     else found.pictures.push(word);
   }
   if (!found.pictures.length) throw new Usage("Name a picture");
@@ -132,18 +158,26 @@ function parseWords(words) {
 }
 
 async function main(words) {
-  if (words.includes("-h") || words.includes("--help")) return void console.log(HELP);
   try {
-    if (words.length === 1 && words[0] === "selftest")
+    if (words.includes("-h") || words.includes("--help")) await say(HELP);
+    else if (words.length === 1 && words[0] === "selftest")
       process.exitCode = (await selftest()) ? 0 : 1;
     else await classify(parseWords(words));
   } catch (error) {
+    if (error instanceof Unwritten) return unwritten(error);
     const line = firstLine(error);
     const usage = error instanceof Usage;
     const end = usage ? ". See: node run.mjs --help" : line.includes(" Type: ") ? "" : ".";
     console.error(`Error: ${line}${end}`);
     process.exitCode = usage ? 2 : 1;
   }
+}
+
+function unwritten(error) {
+  process.exitCode = 1;
+  // A reader that has closed the pipe has seen enough.
+  if (error.cause.code !== "EPIPE")
+    console.error(`Error: the answer cannot be written: ${error.message}.`);
 }
 
 await main(process.argv.slice(2));

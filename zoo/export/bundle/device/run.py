@@ -13,11 +13,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Read when onnxruntime is imported: newer versions would write a device's identity and a log of
+# what was run into the user's cache folder, to be sent to their makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
     import numpy as np
@@ -113,6 +118,8 @@ class Model:
 
 def read_picture(path: Path, input: dict[str, Any], *, invert: bool = False) -> np.ndarray:
     """Read a picture of any size and mode as uint8 C x H x W, by the rule in model.json."""
+    if input["channels"] not in (1, 3):
+        raise Fault(f"Pictures have 1 or 3 channels; the input has {input['channels']}.")
     try:
         with warnings.catch_warnings():
             # A picture too large to be one is an error; a damaged EXIF block is nobody's concern.
@@ -167,18 +174,22 @@ def flatten(picture: Any) -> Any:
 def selftest() -> bool:
     """Print one line a check, then the verdict."""
     passed = True
-    try:
-        for name, fault, figure in checks():
-            passed = passed and not fault
-            say(f"{'FAILED' if fault else 'ok':6}  {name}: {fault or figure}")
-    except Fault as fault:
-        passed = False
-        say(f"FAILED  {fault}")
-    except Exception as error:  # what is damaged fails in ways nobody foresaw
-        passed = False
-        say(f"FAILED  {first_line(error)}")
+    for fine, text in judged():
+        passed = passed and fine
+        say(f"{'ok' if fine else 'FAILED':6}  {text}")
     say(f"selftest: {'yes' if passed else 'no'}")
     return passed
+
+
+def judged() -> Iterator[tuple[bool, str]]:
+    """Yield whether each check passed, and its line; what stops them is the last."""
+    try:
+        for name, fault, figure in checks():
+            yield not fault, f"{name}: {fault or figure}"
+    except Fault as fault:
+        yield False, str(fault)
+    except Exception as error:  # what is damaged fails in ways nobody foresaw
+        yield False, first_line(error)
 
 
 def checks() -> Iterator[tuple[str, str, str]]:
@@ -279,6 +290,8 @@ def parse(words: list[str]) -> tuple[list[str], bool, int, bool]:
             top = int(value)
         elif word.startswith("-"):
             usage(f"There is no option '{word}'.")
+        elif word == "selftest":
+            usage("selftest stands alone; a picture of that name is ./selftest.")
         else:
             paths.append(word)
     if not paths:
@@ -315,19 +328,37 @@ def say(text: str) -> None:
 
 
 def main(words: list[str]) -> int:
-    if "-h" in words or "--help" in words:
-        say((__doc__ or "").strip())
-        return 0
     try:
-        if words == ["selftest"]:
-            return 0 if selftest() else 1
-        classify(*parse(words))
+        status = answer(words)
+        sys.stdout.flush()  # a disk that is full says so here at the latest
     except Fault as fault:
         sys.stderr.write(f"Error: {fault}\n")
         return 1
+    except BrokenPipeError:  # the reader has seen enough
+        drop_output()
+        return 1
+    except OSError as error:
+        drop_output()
+        sys.stderr.write(f"Error: the answer cannot be written: {error.strerror or error}.\n")
+        return 1
     except KeyboardInterrupt:
         return 130
+    return status
+
+
+def answer(words: list[str]) -> int:
+    if "-h" in words or "--help" in words:
+        say((__doc__ or "").strip())
+        return 0
+    if words == ["selftest"]:
+        return 0 if selftest() else 1
+    classify(*parse(words))
     return 0
+
+
+def drop_output() -> None:
+    """Let what is still to be written go nowhere: the interpreter writes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ function make(tag, properties = {}, ...children) {
 
 /** Say what the manifest says. */
 export function describe({ name, input, labels, model, metrics, dataset, license }) {
-  const kind = input.channels === 1 ? "grey" : "colour";
+  const kind = { 1: "grey", 3: "colour" }[input.channels] ?? `× ${input.channels}`;
   document.title = name;
   $("name").textContent = name;
   $("size").textContent = `${input.width} × ${input.height} ${kind}`;
