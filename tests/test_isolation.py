@@ -342,6 +342,7 @@ def test_list_adds_what_works_and_says_what_does_not(
     ]
 
 
+@pytest.mark.slow
 def test_a_backbone_goes_through_every_verb_beside_them(
     verb: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -365,7 +366,10 @@ def test_a_backbone_goes_through_every_verb_beside_them(
     assert record["backbone"]["plugin"] == "plugzoo:conv"
 
 
-@pytest.mark.parametrize("name", GOOD_POINTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if i else []) for i, n in enumerate(GOOD_POINTS)],
+)
 def test_a_good_plugin_works_beside_them(
     name: str, verb: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -404,6 +408,7 @@ def test_zoo_plugins_settles_it(setting: str, winner: str, verb: Callable[..., A
     assert (shown["name"], shown["plugin"]) == ("mlp", winner)
 
 
+@pytest.mark.slow
 def test_a_recipe_means_the_components_of_its_own_distribution(
     verb: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -414,6 +419,7 @@ def test_a_recipe_means_the_components_of_its_own_distribution(
     assert record["backbone"]["plugin"] == "plugzoo:mlp"
 
 
+@pytest.mark.slow
 def test_a_run_keeps_to_the_plugin_it_was_made_with(trained: Any, verb: Callable[..., Any]) -> None:
     """Made while there was one `mlp`: its twin, installed later, is not what it is built with."""
     assert trained.finetuned.record.backbone.plugin == "plugzoo:mlp"
@@ -494,6 +500,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 NEXT = re.sub(r"\d+$", lambda minor: str(int(minor[0]) + 1), API_VERSION)
 
 
+@pytest.mark.slow
 def test_plugins_of_an_older_api_work_in_a_newer_zoo(
     bare: Callable[..., Any], site: Path, newer: Path, tmp_path: Path
 ) -> None:

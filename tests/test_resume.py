@@ -263,6 +263,7 @@ def test_a_pretraining_that_was_killed_and_stopped_ends_as_if_it_never_was(
     finished_as(run, the_run(tmp_path / "reference"))
 
 
+@pytest.mark.slow
 def test_a_finetuning_that_was_killed_ends_as_if_it_never_was(
     cli: Cli, tell: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -292,6 +293,7 @@ def test_a_finetuning_that_was_killed_ends_as_if_it_never_was(
     finished_as(run, reference)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_killed_goes_on_where_it_was(
     cli: Cli, tell: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -72,6 +72,11 @@ class Environment:
         return done
 
 
+def sampled(*quick: str) -> list[Any]:
+    """Return all kinds, those not named as long proofs: each starts several commands."""
+    return [pytest.param(k, marks=[] if k in quick else pytest.mark.slow) for k in KINDS]
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Scaffold one package of each kind and install them all, dependencies checked."""
@@ -123,13 +128,13 @@ def test_every_entry_point_loads(environment: Environment) -> None:
         assert [c["name"] for c in plugin["components"]] == [f"my-{kind}"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled())
 def test_its_own_tests_pass(environment: Environment, kind: str) -> None:
     folder = environment.folder / f"zoo-my-{kind}"
     assert "1 passed" in environment.run("-m", "pytest", "-q", cwd=folder).stdout
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled("backbone"))
 def test_it_goes_through_the_command_line(environment: Environment, kind: str) -> None:
     """What it was told to be used by, then on to a proved file."""
     folder = environment.folder / f"use-{kind}"

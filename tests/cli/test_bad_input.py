@@ -291,6 +291,7 @@ def test_a_disk_that_fills_while_training(tmp_path: Path) -> None:
     assert load(folder).state == "failed"
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_exporting(trained: Any, tmp_path: Path) -> None:
     name = trained.finetuned.name
     result = limited(tmp_path, "exporting", 12_000, "export", name, "-o", "m.onnx", "--quiet")

@@ -27,9 +27,17 @@ def failed(report: Report) -> dict[str, str]:
 # --- what is built in -----------------------------------------------------------------------
 
 
+LONG = ("conv", "conv-residual")
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(k, n) for k in KINDS if k != "dataset" for n in BUILT_IN.names(k)],
+    [
+        pytest.param(k, n, marks=pytest.mark.slow if n in LONG else [])
+        for k in KINDS
+        if k != "dataset"
+        for n in BUILT_IN.names(k)
+    ],
 )
 def test_every_built_in_component_conforms(kind: str, name: str) -> None:
     assert_conforms(kind, name)
@@ -152,7 +160,7 @@ def test_the_sound_twin_of_the_faulty_ones_conforms(faulty: Registry) -> None:
     ("text", "where"),
     [
         ("import torch\n", "torch is imported at heavy.py:1"),
-        ("import torchvision.ops\n", "heavy.py:1"),
+        pytest.param("import torchvision.ops\n", "heavy.py:1", marks=pytest.mark.slow),
         (
             "\ndef late():\n    import onnxruntime\nlate()\n",
             "onnxruntime is imported at heavy.py:3",

@@ -170,6 +170,7 @@ def test_a_run_without_validation_tells_none(workspace: Workspace) -> None:
     same(scalars(run), run)
 
 
+@pytest.mark.slow
 def test_a_task_of_a_job_tells_its_run_whatever_its_number(zoo: Zoo, tmp_path: Path) -> None:
     """One of many runs that Slurm starts beside each other, each alone."""
     command = ("pretrain", "mlp", *QUICK, "--epochs", "1", "--log", "tensorboard", "--quiet")
@@ -244,6 +245,7 @@ def test_an_unknown_logger_is_refused(cli: Cli, workspace: Workspace, tmp_path: 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_what_tensorboard_does_not_take_costs_a_note(
     zoo: Zoo, happens: Callable[[str], None], tmp_path: Path
 ) -> None:

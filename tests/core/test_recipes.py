@@ -114,6 +114,7 @@ def test_begun_again_it_goes_on_from_finished_parts(tmp_path: Path) -> None:
     assert fresh.methods[0].accuracies == first.methods[0].accuracies
 
 
+@pytest.mark.slow
 def test_other_options_are_not_mistaken_for_the_same(tmp_path: Path) -> None:
     pipeline.run("tiny", seeds=[0], workspace=workspace_with(TINY, tmp_path))
     longer = dataclasses.replace(TINY, finetuning=dataclasses.replace(TINY.finetuning, epochs=3))
@@ -228,6 +229,7 @@ def test_a_choice_without_validation_data_is_refused(tmp_path: Path) -> None:
         pipeline.run("tiny", workspace=workspace_with(blind, tmp_path))
 
 
+@pytest.mark.slow
 def test_damaged_or_unfinished_parts_are_made_anew(tmp_path: Path) -> None:
     workspace = workspace_with(TINY, tmp_path)
     first = pipeline.run("tiny", seeds=[0], workspace=workspace)

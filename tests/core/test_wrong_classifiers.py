@@ -96,7 +96,9 @@ def finetuned(workspace: Workspace) -> Any:
     )
 
 
-@pytest.mark.parametrize("form", [{}, {"int8": True}, {"fp16": True}], ids=str)
+@pytest.mark.parametrize(
+    "form", [{}, {"int8": True}, pytest.param({"fp16": True}, marks=pytest.mark.slow)], ids=str
+)
 def test_a_file_and_its_twin_are_held_against_pytorch(form: Any, tmp_path: Path) -> None:
     workspace = workspace_with(tmp_path, Mirror)
     run = finetuned(workspace)
