@@ -284,6 +284,11 @@ def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run
             raise RunError(f"There is no {wanted} under '{root}'. See: zoo runs")
         return found[-1]
     folder = Path(text)
+    if folder.is_file():
+        raise RunError(
+            f"'{text}' is a file; a run is named by its folder, its name, or latest. See: zoo runs."
+            " To prove a file again, type: zoo validate FILE"
+        )
     if not folder.is_dir():
         folder = root / text
     if not folder.is_dir():

@@ -98,7 +98,13 @@ def test_an_answer_that_cannot_be_written(
     assert done.stderr.startswith(said)
 
 
-@pytest.mark.parametrize("program", ["run.py", "zoo predict", "zoo validate"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "run.py",
+        *(pytest.param(f"zoo {v}", marks=pytest.mark.slow) for v in ("predict", "validate")),
+    ],
+)
 def test_onnxruntime_writes_nothing_about_the_user(
     bundle_folder: Path, tmp_path: Path, program: str
 ) -> None:

@@ -205,6 +205,10 @@ def test_a_run_of_a_plugin_that_is_gone_says_whose_it_was(cli: Cli, tmp_path: Pa
     refused(cli("evaluate", "latest"), 2, "Unknown backbone 'only-encoder'", "plugin file:mine")
 
 
+def test_a_file_is_no_run(cli: Cli, trained: Any) -> None:
+    refused(cli("export", trained.model), 1, "is a file; a run is named by its", "zoo validate")
+
+
 # --- pictures and outputs; tests/cli/test_bad_models.py has the model files ------------------
 
 

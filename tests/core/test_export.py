@@ -546,8 +546,9 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 def test_each_fault_of_an_export_is_found_by_another_row_than_the_seal(trained: Any) -> None:
-    """Prints the table of docs/export.md; `pytest -n 0 -s` shows it."""
+    """Prints the table of docs/export.md; `pytest -n 0 -s -m slow` shows it."""
     whole = trained.model.read_bytes()
     run = trained.finetuned.folder
     proof = pipeline.validate(trained.model, run=run, workspace=trained.workspace)

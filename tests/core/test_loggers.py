@@ -281,6 +281,7 @@ def test_where_tensorboard_cannot_write_at_all_is_one_message(
     assert (result.exit_code, result.stdout, run.state) == (2, "", "failed")
 
 
+@pytest.mark.slow
 def test_a_run_that_no_logger_is_asked_for_loads_none(tmp_path: Path) -> None:
     code = (
         "import sys; from zoo import pipeline; from zoo.api import *; from pathlib import Path\n"
