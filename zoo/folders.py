@@ -86,6 +86,11 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"'{path}' is a folder; name a file.")
     if path.exists() and not path.is_file():
         raise UsageError(f"'{path}' is a device or a pipe; name a file.")
+    check_parent(path)
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a place whose folder is not there, is none, or cannot be written to."""
     if path.parent.exists() and not path.parent.is_dir():
         raise UsageError(f"'{path.parent}' is a file, not a folder.")
     if not path.parent.is_dir():

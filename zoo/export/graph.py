@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import logging
 import string
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from zoo.errors import ModelFileError, PluginFault
 from zoo.export.card import INPUT, OUTPUTS, Card
 from zoo.export.modelfile import graphs, open_model
 from zoo.export.seal import seal
+from zoo.export.silence import silence
 from zoo.export.targets import OPSET
 
 
@@ -136,7 +133,7 @@ def _short_names() -> Iterator[str]:
 
 def _trace(deployed: nn.Module, example: Tensor, opset: int, *, fixed: bool) -> onnx.ModelProto:
     try:
-        with _silence():
+        with silence():
             program: Any = torch.onnx.export(
                 deployed,
                 (example,),
@@ -161,17 +158,3 @@ def _trace(deployed: nn.Module, example: Tensor, opset: int, *, fixed: bool) -> 
         ) from error
     model: onnx.ModelProto = program.model_proto
     return model
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's graph dumps from the user; its exceptions still come through."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
-    finally:
-        logging.disable(before)

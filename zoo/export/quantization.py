@@ -5,11 +5,7 @@ What stands before the first layer stays as it is: bytes times constants are exa
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +17,7 @@ from onnx import numpy_helper
 from zoo.errors import ModelFileError
 from zoo.export.compaction import QUANTIZED, compact, constants
 from zoo.export.halving import halve
+from zoo.export.silence import silence
 
 Array = np.ndarray[Any, Any]
 Method = Literal["minmax", "entropy", "percentile"]
@@ -64,7 +61,7 @@ def to_int8(
     if keep_first:
         layers = (node.name for node in named.graph.node if node.op_type in QUANTIZED)
         excluded += [name for name in layers if name not in excluded][:1]
-    with tempfile.TemporaryDirectory(prefix="zoo-int8-") as folder, _silence():
+    with tempfile.TemporaryDirectory(prefix="zoo-int8-") as folder, silence():
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         before.write_bytes(named.SerializeToString(deterministic=True))
         quantize_static(
@@ -194,16 +191,3 @@ def _finish(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
         raise AssertionError(f"quantizing changed the opset: {model.opset_import}")
     onnx.checker.check_model(finished, full_check=True)
     return finished
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the libraries' advice and progress from the user; their exceptions come through."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

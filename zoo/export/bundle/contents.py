@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError, ZooError
+from zoo.errors import ZooError
 from zoo.export.bundle import golden_files, manifest, model_card
 from zoo.export.card import INPUT, Card
 from zoo.export.comparison import SPREAD, apart
@@ -17,7 +17,7 @@ from zoo.export.golden import Golden, from_json
 from zoo.export.modelfile import ModelFile
 from zoo.export.runtime import Session, open_session
 from zoo.export.targets import OPSET, oldest_onnxruntime
-from zoo.folders import workshop
+from zoo.folders import check_parent, workshop
 from zoo.pictures import RULE
 
 MODEL = "model.onnx"
@@ -31,14 +31,7 @@ def check_target(folder: Path, *, force: bool = False) -> Path:
     Only an empty folder or, with `force`, a bundle with nothing of anybody else's is replaced.
     """
     target = Path(os.path.realpath(folder))
-    if target.parent.exists() and not target.parent.is_dir():
-        raise UsageError(f"'{folder.parent}' is a file, not a folder.")
-    if not target.parent.is_dir():
-        raise UsageError(
-            f"The folder '{folder.parent}' does not exist. Type: mkdir -p '{folder.parent}'"
-        )
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"The folder '{folder.parent}' cannot be written to.")
+    check_parent(folder)
     if not target.exists():
         return target
     if not target.is_dir():
