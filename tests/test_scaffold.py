@@ -160,7 +160,8 @@ def test_it_goes_through_the_command_line(environment: Environment, kind: str) -
 
 def test_what_is_written_is_in_the_house_style(environment: Environment) -> None:
     folders = [f"zoo-my-{kind}" for kind in KINDS]
-    environment.run("-m", "ruff", "check", "--no-cache", "--extend-select", "E,F,W,I,UP,B", *folders)
+    selected = ("--no-cache", "--extend-select", "E,F,W,I,UP,B")
+    environment.run("-m", "ruff", "check", *selected, *folders)
     environment.run("-m", "ruff", "format", "--no-cache", "--check", *folders)
 
 
