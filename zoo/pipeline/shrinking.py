@@ -129,7 +129,7 @@ def _measure(
     """Hold a smaller file against its twin, on other examples than the test split's."""
     images = measured.inputs.numpy()
     assert measured.labels is not None
-    found = _compare(data, twin, images, measured.labels.numpy(), config)
+    found = _compare(data, twin, images, measured.labels.numpy())
     if found is None:
         reason = "its answers are not finite"
         return Candidate(name, len(data), 0.0, 1.0, None, False, reason)
@@ -145,9 +145,7 @@ def _measure(
     return Candidate(name, len(data), found.agreement, found.drop, time, not reasons, reason)
 
 
-def _compare(
-    data: bytes, twin: bytes, images: Array, labels: Array, config: ExportConfig
-) -> Comparison | None:
+def _compare(data: bytes, twin: bytes, images: Array, labels: Array) -> Comparison | None:
     sides = [_answers(each, images) for each in (twin, data)]
     return compare(sides[0][0], [sides[1]], labels)
 
@@ -162,7 +160,7 @@ def _sealed_smaller(
 ) -> tuple[bytes, Array]:
     """Write into a smaller model what it is, measured on the test split; its logits come too."""
     data = bytes(model.SerializeToString(deterministic=True))
-    found = _compare(data, twin, source.images, source.labels, config)
+    found = _compare(data, twin, source.images, source.labels)
     if found is None:
         raise ProofError(f"No file was written: an {config.precision} answer is not finite.")
     written = {
