@@ -42,6 +42,7 @@ __all__ = [
     "Objective",
     "ObjectiveSpec",
     "Preprocessing",
+    "PretrainConfig",
     "RecipeSpec",
     "TrainConfig",
     "Unfit",
@@ -55,7 +56,7 @@ __all__ = [
     "read_picture",
 ]
 
-API_VERSION = "1.1"
+API_VERSION = "1.2"
 """The version of what a plugin may use. A field or a function more is a new minor version, and
 plugins written before go on working; a major version may take something away.
 
@@ -367,6 +368,18 @@ class TrainConfig:
 
 @_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """What is looked at in pretraining; the fields are options of `zoo pretrain`."""
+
+    probe: Literal["none", "knn", "linear"] = knob(
+        "knn",
+        "small classifier that tells each epoch, on the features and labels of held-out examples,"
+        " whether the features improve; nothing is trained on it",
+    )
+
+
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """How a classifier is made from a backbone; the fields are options of `zoo finetune`."""
 
@@ -416,6 +429,7 @@ class RecipeSpec:
     pretraining: TrainConfig
     finetuning: TrainConfig
     finetune: FinetuneConfig = FinetuneConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     pretrain_dataset: Component | None = None
     scratch: bool = True
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -63,6 +63,7 @@ class Record:
     versions: dict[str, str]
     process: dict[str, Any]
     recipe: dict[str, Any] | None = None
+    pretrain: dict[str, Any] | None = None
     seconds: float | None = None
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     tests: list[dict[str, Any]] = dataclasses.field(default_factory=list)

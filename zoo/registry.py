@@ -308,6 +308,7 @@ def _check_recipe(spec: api.RecipeSpec) -> None:
         **dict.fromkeys(("dataset", "backbone", "objective", "head"), api.Component),
         **dict.fromkeys(("pretraining", "finetuning"), api.TrainConfig),
         "finetune": api.FinetuneConfig,
+        "pretrain": api.PretrainConfig,
         "scratch": bool,
         "seeds": tuple,
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zoo.api import Component, FinetuneConfig, TrainConfig
+from zoo.api import Component, FinetuneConfig, PretrainConfig, TrainConfig
 from zoo.cli.main import registry_of
 from zoo.cli.options import (
     RunName,
@@ -85,6 +85,7 @@ def _pretrain_command(entry: Any) -> click.Command:
                     ctx, "objective", params["objective"], params["objective_pairs"]
                 ),
                 training=make(TrainConfig, given(ctx, TrainConfig)),
+                pretrain=make(PretrainConfig, given(ctx, PretrainConfig)),
                 workspace=workspace,
             )
         _report(ctx, run, params["as_json"])
@@ -101,6 +102,7 @@ def _pretrain_command(entry: Any) -> click.Command:
     callback = common(runs=True, data=True, quiet=True)(callback)
     help = f"Pretrain {entry.name}: {entry.spec.summary}."
     command: click.Command = click.command(entry.name, cls=Sectioned, help=help)(callback)
+    command = config_options(PretrainConfig, "Pretraining")(command)
     command = config_options(TrainConfig, "Training")(command)
     taken = _flags(command)
     own = {knob.name for knob in knobs(entry.spec.config) if knob.flag not in taken}
@@ -201,8 +203,13 @@ def _report(ctx: click.Context, run: Any, as_json: bool) -> None:
         figures.append(f"validation accuracy {percent(validation['accuracy'])}")
     elif validation:
         figures.append(f"validation loss {validation['total']:.4f}")
+        figures += [f"{name} probe {percent(validation[name])}" for name in _probes(validation)]
     figures.append(f"{record.seconds:.1f} s")
     click.echo(f"{run.folder}  {', '.join(figures)}\nNext: {_next(ctx, run)}")
+
+
+def _probes(figures: dict[str, float]) -> list[str]:
+    return [name for name in ("knn", "linear") if name in figures]
 
 
 def _next(ctx: click.Context, run: Any) -> str:

@@ -54,6 +54,7 @@ def start_record(
         classes=list(data.classes),
         training=to_json(training),
         finetune=more.get("finetune"),
+        pretrain=more.get("pretrain"),
         parent=more.get("parent"),
         seed=training.seed,
         device=device,

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from zoo.api import Component, Dataset, TrainConfig
+from zoo.api import Component, Dataset, PretrainConfig, TrainConfig
 from zoo.config import make, to_json
-from zoo.data import check_counts, checked, holdout
+from zoo.data import Batches, check_counts, checked, holdout
 from zoo.loggers import check_logger
 from zoo.models import Pretraining
 from zoo.pipeline import assembly
@@ -31,6 +31,8 @@ from zoo.progress import current
 from zoo.runs import Run
 from zoo.training import (
     Goal,
+    Place,
+    Probe,
     check_training,
     cpu_threads,
     fit,
@@ -41,6 +43,9 @@ from zoo.training import (
     whole,
 )
 
+PROBED = 5000
+"""Held-out examples that a probe looks at, at most: each of them is compared with all others."""
+
 
 def pretrain(
     backbone: str | Component,
@@ -48,6 +53,7 @@ def pretrain(
     dataset: str | Component = "digits",
     objective: str | Component = "reconstruct",
     training: TrainConfig | None = None,
+    pretrain: PretrainConfig | None = None,
     workspace: Workspace | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> Run:
@@ -58,18 +64,20 @@ def pretrain(
     """
     workspace = workspace or Workspace()
     training = make(TrainConfig, to_json(training or TrainConfig()))
+    pretrain = make(PretrainConfig, to_json(pretrain or PretrainConfig()))
     parts = {
         "dataset": choose(workspace, "dataset", dataset),
         "backbone": choose(workspace, "backbone", backbone),
         "objective": choose(workspace, "objective", objective),
     }
-    return make_pretraining(workspace, parts, training, recipe=recipe)
+    return make_pretraining(workspace, parts, training, pretrain, recipe=recipe)
 
 
 def make_pretraining(
     workspace: Workspace,
     parts: dict[str, Part],
     training: TrainConfig,
+    pretrain: PretrainConfig,
     *,
     recipe: dict[str, Any] | None = None,
     resumed: Run | None = None,
@@ -89,17 +97,27 @@ def make_pretraining(
         preprocess = assembly.preprocess_for(data.input, data.input, model)
         assembly.check_objective(parts["objective"], task, model, preprocess)
         record = start_record(
-            "pretrain", parts, data, data.input, training, str(device), threads, recipe
+            "pretrain",
+            parts,
+            data,
+            data.input,
+            training,
+            str(device),
+            threads,
+            recipe,
+            pretrain=to_json(pretrain),
         )
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
-                inputs, labelled = _unlabelled_inputs(parts["dataset"], data)
+                inputs, labels = _inputs(parts["dataset"], data)
             # Held out of the training split alone, as in finetuning: what that is validated on
             # is never pretrained on.
-            train, held = holdout(labelled, training.validation, training.seed)
-            train = torch.cat([train, torch.arange(labelled, sum(map(len, inputs)))])
+            count = len(inputs[0])
+            train, held = holdout(count, training.validation, training.seed)
+            train = torch.cat([train, torch.arange(count, sum(map(len, inputs)))])
             module = Pretraining(preprocess, model, task).to(device)
             batches, validation = make_batches((inputs,), train, held, training, place)
+            probe = _probe(pretrain, training, module, inputs[0], held, labels, data, place)
             seed_everything(training.seed + place.rank)
             with telling(run, training) as tell, training_guard(parts, training):
                 epochs = fit(
@@ -113,6 +131,7 @@ def make_pretraining(
                     on_epoch=tell,
                     on_resume=functools.partial(resume_epochs, run),
                     checkpoints=checkpoints_of(run, training),
+                    probe=probe,
                     place=place,
                 )
             tensors = {**model.state_dict(), **_prefixed("objective", task)}
@@ -121,13 +140,37 @@ def make_pretraining(
     return run
 
 
-def _unlabelled_inputs(part: Part, data: Dataset) -> tuple[list[torch.Tensor], int]:
-    """Return the inputs of the training split, then the unlabelled ones, and how many are first."""
+def _inputs(part: Part, data: Dataset) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """Return the inputs of the training split, then the unlabelled ones; labels of the first."""
     with assembly.guarded(part.entry, "loaded"):
         splits = [data.train()] + ([data.unlabelled()] if data.unlabelled else [])
     inputs = [checked(s, data.input.shape, None, part.entry.owner).inputs for s in splits]
     current().note(f"{sum(map(len, inputs)):,} examples of {part.entry.name}, labels unused")
-    return inputs, len(inputs[0])
+    return inputs, splits[0].labels
+
+
+def _probe(
+    config: PretrainConfig,
+    training: TrainConfig,
+    module: Pretraining,
+    inputs: torch.Tensor,
+    held: torch.Tensor,
+    labels: torch.Tensor | None,
+    data: Dataset,
+    place: Place,
+) -> Probe | None:
+    """Return what measures features on held-out examples, where some have labels.
+
+    Several processes have none: a part of a module must not be called around its wrapper.
+    """
+    if config.probe == "none" or labels is None or place.world > 1:
+        return None
+    held, classes = held[:PROBED], len(data.classes)
+    known = labels[held]
+    if len(set(known.tolist())) < 2 or not 0 <= int(known.min()) <= int(known.max()) < classes:
+        return None
+    batches = Batches((inputs,), 512, indices=held, device=place.device)
+    return Probe(config.probe, module, batches, known, classes, training)
 
 
 def _prefixed(prefix: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -199,6 +199,7 @@ class _Maker:
             dataset=dataset,
             objective=spec.objective,
             training=training,
+            pretrain=spec.pretrain,
             workspace=self.workspace,
             recipe={"name": spec.name, "key": key},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zoo.api import FinetuneConfig, TrainConfig
+from zoo.api import FinetuneConfig, PretrainConfig, TrainConfig
 from zoo.config import make
 from zoo.errors import RunError
 from zoo.pipeline import assembly
@@ -37,7 +37,8 @@ def resume(
         kind: assembly.recorded(workspace, kind, part) for kind, part in recorded.items() if part
     }
     if record.kind == "pretrain":
-        return make_pretraining(workspace, parts, training, resumed=run)
+        looked = make(PretrainConfig, record.pretrain or {}, f"run '{run.name}'")
+        return make_pretraining(workspace, parts, training, looked, resumed=run)
     return make_finetuning(
         workspace,
         parts,

@@ -4,6 +4,7 @@ loop         `fit`, which everything trains through
 batches      what a step is given: sliced, augmented, mixed
 optimizing   update rules, learning rates, stages, gradients
 averaging    the moving average of the weights
+probing      whether features improve: a small classifier on held-out examples
 watching     the figure that is watched: best epoch, patience, a loss that is no number
 checkpoints  what an exact resume needs, on disk
 stopping     Ctrl-C between two steps
@@ -21,6 +22,7 @@ from zoo.training.launching import placed, processes_of
 from zoo.training.loop import Epoch, fit
 from zoo.training.optimizing import check_training
 from zoo.training.places import Place, whole
+from zoo.training.probing import Probe
 from zoo.training.stopping import holding, listening
 from zoo.training.watching import Goal
 
@@ -29,6 +31,7 @@ __all__ = [
     "Epoch",
     "Goal",
     "Place",
+    "Probe",
     "check_training",
     "cpu_threads",
     "evaluate_losses",

@@ -21,6 +21,7 @@ from zoo.training.devices import autocast, deterministic, lay_out, read_generato
 from zoo.training.evaluation import Means, evaluate_losses
 from zoo.training.optimizing import Optimizer
 from zoo.training.places import Batch, Place, like, local, settle, whole
+from zoo.training.probing import Probe
 from zoo.training.stopping import Stop, Stopped, interruptible
 from zoo.training.watching import LOSS, Finite, Goal, check_means
 
@@ -53,6 +54,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_resume: Callable[[list[Epoch]], None] = lambda epochs: None,
     checkpoints: Checkpoints | None = None,
+    probe: Probe | None = None,
     place: Place | None = None,
 ) -> list[Epoch]:
     """Train a module whose `forward(*batch)` returns `Losses`; return its epochs.
@@ -61,6 +63,7 @@ def fit(
     learning rate by parameter name. `goal` is the figure of validation that is watched. `augment`
     changes a training batch on its device and draws from the generator alone that it is given.
     `before_epoch` is called with each epoch's number, and may freeze parameters for it.
+    What `probe` measures after validation stands beside its figures, under the probe's name.
 
     In several processes, which `place` joins, `batches` are those of all together: each process
     draws them alike and takes its part. With `checkpoints`, training goes on from the newest of
@@ -72,7 +75,9 @@ def fit(
         return []
     place = place or Place(batches.device)
     module = settle(module, place)
-    loop = _Loop(module, batches, config, validation, goal, rates, augment, checkpoints, place)
+    loop = _Loop(
+        module, batches, config, validation, goal, rates, augment, checkpoints, probe, place
+    )
     try:
         return _run(loop, title, before_epoch, on_epoch, on_resume)
     except NotFinite as error:
@@ -120,11 +125,12 @@ class _Loop:
         rates: Mapping[str, float] | None,
         augment: Callable[[Batch, torch.Generator], Batch] | None,
         checkpoints: Checkpoints | None,
+        probe: Probe | None,
         place: Place,
     ) -> None:
         self.batches, self.config, self._place = batches, config, place
         self._validation, self._goal, self._augment = validation, goal, augment
-        self._checkpoints = checkpoints
+        self._checkpoints, self._probe = checkpoints, probe
         if config.channels_last and not (place.world > 1 and config.strategy == "fsdp"):
             lay_out(module)  # shards are cut from rows
         if config.compile:
@@ -242,7 +248,7 @@ class _Loop:
             return None
         with self._average.in_place() if self._average else contextlib.nullcontext():
             self._place.alike(self._module)
-            return evaluate_losses(
+            figures = evaluate_losses(
                 self._called,
                 self._validation,
                 self.config.seed,
@@ -250,6 +256,7 @@ class _Loop:
                 stop=stop,
                 place=self._place,
             )
+            return figures | ({self._probe.name: self._probe()} if self._probe else {})
 
     def _judge(self, held: dict[str, float] | None) -> None:
         if held is None:
@@ -300,6 +307,7 @@ class _Loop:
         text = f"epoch {number}/{of}  loss {means.get(part, means['total']):.4f}"
         if self.epochs and (held := self.epochs[-1].validation):
             text += f"  validation {self._goal.word} {held[self._goal.part]:.4f}"
+            text += f"  {self._probe.name} {held[self._probe.name]:.4f}" if self._probe else ""
         task.update(self.done, self.total, text)
 
     # --- checkpoints ------------------------------------------------------------------------
