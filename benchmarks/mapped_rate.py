@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from zoo.api import ImageInput, TrainConfig
 from zoo.cli.output import print_json, table
 from zoo.data import Batches
-from zoo.models import Pretraining
 from zoo.pipeline.assembly import build_backbone, build_objective, choose, preprocess_for
 from zoo.pipeline.workspace import Workspace
+from zoo.tasks import Pretraining
 from zoo.training import cpu_threads, fit
 
 MODES = ("resident", "mapped, warm", "mapped, cold")

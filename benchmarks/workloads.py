@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zoo.api import Component, Examples, RecipeSpec, TrainConfig
 from zoo.data import Batches, holdout
-from zoo.models import Classifier, Finetuning, Pretraining
+from zoo.models import Classifier
 from zoo.pipeline.assembly import (
     build_backbone,
     build_dataset,
@@ -22,6 +22,7 @@ from zoo.pipeline.assembly import (
     preprocess_for,
 )
 from zoo.pipeline.workspace import Workspace
+from zoo.tasks import Finetuning, Pretraining
 from zoo.training import outputs
 
 RECIPES = {"mlp": "textbook", "conv": "mnist-to-fashion"}

@@ -44,6 +44,7 @@ __all__ = [
     "Preprocessing",
     "PretrainConfig",
     "RecipeSpec",
+    "SelfTrainConfig",
     "TrainConfig",
     "Unfit",
     "ZooError",
@@ -412,12 +413,33 @@ class FinetuneConfig:
 
 @_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfTrainConfig:
+    """How a classifier learns from its own labels of unlabelled examples; options of `finetune`."""
+
+    confidence: float = knob(
+        0.95, "least probability of a label of the teacher's that is trained on", low=0.0, high=1.0
+    )
+    teacher_ema: float = knob(
+        0.99, "decay of the teacher, which is the student's moving average", low=0.0, high=0.999999
+    )
+    labelled: float = knob(
+        0.25, "share of the examples of a batch that carry a true label", low=0.01, high=0.99
+    )
+    balance: bool = knob(
+        False, "hold the teacher's labels to equal frequency: for classes known to be as frequent"
+    )
+
+
+@_strict
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeSpec:
     """Contribute a complete pipeline: pretrain without labels, finetune, compare, export.
 
     Every seed pretrains `backbone` with `objective` on `pretrain_dataset`, finetunes it with
     `head` on `dataset` and, with `scratch`, trains the same model from scratch at the same
-    settings. The better one on validation data is exported, as its first seed made it.
+    settings. With `self_training`, each classifier goes on to learn from its own labels of the
+    examples that have none. The best one on validation data is exported, as its first seed made
+    it; where none is held out, the pretrained one, after self-training if there is any.
     """
 
     name: str
@@ -430,6 +452,8 @@ class RecipeSpec:
     finetuning: TrainConfig
     finetune: FinetuneConfig = FinetuneConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    self_training: TrainConfig | None = None
+    self_train: SelfTrainConfig = SelfTrainConfig()
     pretrain_dataset: Component | None = None
     scratch: bool = True
     seeds: tuple[int, ...] = (0, 1, 2)

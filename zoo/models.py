@@ -1,4 +1,4 @@
-"""The modules that training and export share: preprocessing, classifier, what `fit` trains."""
+"""The modules that training and export share: preprocessing and classifier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.api import ImageInput, Losses, Preprocessing
+from zoo.api import ImageInput, Preprocessing
 from zoo.errors import Unfit
 
 LUMA = (0.299, 0.587, 0.114)
@@ -144,46 +144,6 @@ class Classifier(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         logits: Tensor = self.head(self.encoder(self.preprocess(raw)))
         return logits
-
-
-class Pretraining(nn.Module):
-    """What pretraining fits: raw bytes -> the objective's losses."""
-
-    def __init__(self, preprocess: Preprocess, backbone: nn.Module, objective: nn.Module) -> None:
-        super().__init__()
-        self.preprocess = preprocess
-        self.backbone = backbone
-        self.objective = objective
-
-    def forward(self, raw: Tensor) -> Losses:
-        losses: Losses = self.objective(self.backbone, self.preprocess(raw), raw)
-        return losses
-
-
-class Finetuning(nn.Module):
-    """What finetuning fits: raw bytes and labels -> cross entropy, and the accuracy as a part.
-
-    Labels are int64 N, or float32 N x classes that sum to 1; the accuracy is that of the heaviest.
-    `smoothing` spreads a share of each label over all classes in training (arXiv 1512.00567).
-    `on_probabilities` takes cross entropy of softmax outputs: the tutorial's mistake, since
-    cross entropy applies a softmax of its own.
-    """
-
-    def __init__(
-        self, classifier: Classifier, *, smoothing: float = 0.0, on_probabilities: bool = False
-    ) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.smoothing = smoothing
-        self.on_probabilities = on_probabilities
-
-    def forward(self, raw: Tensor, labels: Tensor) -> Losses:
-        logits = self.classifier(raw)
-        scores = logits.softmax(1) if self.on_probabilities else logits
-        smoothing = self.smoothing if self.training else 0.0
-        truth = labels if labels.ndim == 1 else labels.argmax(1)
-        hits = (logits.argmax(1) == truth).float().mean()
-        return Losses(F.cross_entropy(scores, labels, label_smoothing=smoothing), accuracy=hits)
 
 
 def _a_channel(values: tuple[float, ...], target: ImageInput) -> Tensor:

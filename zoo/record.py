@@ -28,7 +28,7 @@ class PartRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Parent:
-    """The pretraining that a finetuning started from, and where it lay."""
+    """The run that a finetuning started from, and where it lay."""
 
     run: str
     weights_sha256: str
@@ -64,6 +64,7 @@ class Record:
     process: dict[str, Any]
     recipe: dict[str, Any] | None = None
     pretrain: dict[str, Any] | None = None
+    self_train: dict[str, Any] | None = None
     seconds: float | None = None
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
     tests: list[dict[str, Any]] = dataclasses.field(default_factory=list)

@@ -309,11 +309,14 @@ def _check_recipe(spec: api.RecipeSpec) -> None:
         **dict.fromkeys(("pretraining", "finetuning"), api.TrainConfig),
         "finetune": api.FinetuneConfig,
         "pretrain": api.PretrainConfig,
+        "self_train": api.SelfTrainConfig,
         "scratch": bool,
         "seeds": tuple,
     }
     if spec.pretrain_dataset is not None:
         wanted["pretrain_dataset"] = api.Component
+    if spec.self_training is not None:
+        wanted["self_training"] = api.TrainConfig
     for field, kind in wanted.items():
         value = getattr(spec, field)
         if not isinstance(value, kind):

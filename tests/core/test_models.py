@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from zoo.api import Backbone, ImageInput, Losses, Preprocessing, TrainConfig
 from zoo.data import Batches
 from zoo.errors import Unfit
-from zoo.models import Classifier, Finetuning, Preprocess, Pretraining, preprocessed_input
+from zoo.models import Classifier, Preprocess, preprocessed_input
+from zoo.tasks import Finetuning, Pretraining
 from zoo.training import fit
 
 PLAIN = Preprocessing(mean=(0.0,), std=(1.0,))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from zoo import pipeline
 from zoo.api import Component, FinetuneConfig, ImageInput, Preprocessing, TrainConfig
 from zoo.errors import BadOption
-from zoo.models import Classifier, Finetuning, Preprocess, stages
+from zoo.models import Classifier, Preprocess, stages
 from zoo.pipeline import Workspace
 from zoo.registry import Registry
+from zoo.tasks import Finetuning
 
 GREY = ImageInput(channels=1, height=8, width=8)
 

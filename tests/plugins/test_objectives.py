@@ -27,10 +27,11 @@ from zoo.api import (
 )
 from zoo.data import Batches
 from zoo.errors import BadOption
-from zoo.models import Preprocess, Pretraining
+from zoo.models import Preprocess
 from zoo.pipeline import Workspace
 from zoo.pipeline.assembly import Part, build_backbone, build_objective, check_objective
 from zoo.registry import Entry, Registry
+from zoo.tasks import Pretraining
 from zoo.training import fit
 
 REGISTRY = Registry.installed()

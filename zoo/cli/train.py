@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from zoo.api import Component, FinetuneConfig, PretrainConfig, TrainConfig
+from zoo.api import Component, FinetuneConfig, PretrainConfig, SelfTrainConfig, TrainConfig
 from zoo.cli.main import registry_of
 from zoo.cli.options import (
     RunName,
@@ -126,12 +128,22 @@ def _flags(command: click.Command) -> set[str]:
 
 
 @config_options(TrainConfig, "Training")
+@config_options(SelfTrainConfig, "Self-training")
 @config_options(FinetuneConfig, "Finetuning")
-@click.command(cls=Sectioned, epilog="RUN is a pretraining: its folder, its name, or latest.")
+@click.command(
+    cls=Sectioned,
+    epilog="RUN is a pretraining, or with --self-train a finetuning: its folder, its name, or"
+    " latest.",
+)
 @click.argument("source", metavar="[RUN]", type=RunName(), required=False)
 @component_options("--backbone", "-b", "backbone", None)
 @component_options("--dataset", "-d", "dataset", None)
 @component_options("--head", "-H", "head", "linear")
+@click.option(
+    "--self-train",
+    is_flag=True,
+    help="Go on from a finished finetuning: train on its own labels of the examples without.",
+)
 @common(runs=True, data=True, quiet=True)
 @click.pass_context
 def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
@@ -139,6 +151,12 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
 
     zoo finetune latest --dataset fashion-mnist --labels 1000
     """
+    if params["self_train"]:
+        _self_train(ctx, source, params)
+        return
+    if typed := given(ctx, SelfTrainConfig):
+        flags = ", ".join(_flags_of(SelfTrainConfig, typed))
+        raise click.UsageError(f"{flags}: that goes with --self-train.")
     if source is None and params["backbone"] is None:
         raise click.UsageError(
             "Name a pretraining (latest, a run's name or folder), or --backbone NAME to train from"
@@ -164,6 +182,38 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
             workspace=workspace,
         )
     _report(ctx, run, params["as_json"])
+
+
+def _self_train(ctx: click.Context, source: str | None, params: dict[str, Any]) -> None:
+    """Go on from a finetuning; what decides which examples have labels is that run's."""
+    if source is None:
+        raise click.UsageError("Name the finetuning to go on from: latest, a run's name or folder.")
+    fixed = given(ctx, TrainConfig).keys() & {"seed", "validation"}
+    inherited = _flags_of(FinetuneConfig, given(ctx, FinetuneConfig)) + _flags_of(
+        TrainConfig, fixed
+    )
+    for kind in ("backbone", "dataset", "head"):
+        named = ctx.get_parameter_source(kind) is ParameterSource.COMMANDLINE
+        inherited += [f"--{kind}"] if named or params[f"{kind}_pairs"] else []
+    if inherited:
+        raise click.UsageError(
+            f"{', '.join(inherited)}: with --self-train that is as it was in RUN. Leave it out."
+        )
+    workspace = workspace_of(ctx, params["runs_root"], params["data_root"])
+    with progress(params["quiet"]), resumable(ctx, workspace):
+        from zoo.pipeline import self_train as twin
+
+        run = twin(
+            source,
+            training=make(TrainConfig, given(ctx, TrainConfig)),
+            self_train=make(SelfTrainConfig, given(ctx, SelfTrainConfig)),
+            workspace=workspace,
+        )
+    _report(ctx, run, params["as_json"])
+
+
+def _flags_of(config: type, names: Collection[str]) -> list[str]:
+    return [knob.flag for knob in knobs(config) if knob.name in names]
 
 
 @click.command(epilog="RUN is an unfinished run: its folder, its name, or latest.")

@@ -50,6 +50,7 @@ __all__ = [
     "resume",
     "run",
     "runs",
+    "self_train",
     "show",
     "validate",
 ]
@@ -72,6 +73,7 @@ _MODULES = {
     "pretrain": "pretraining",
     "resume": "resuming",
     "run": "recipes",
+    "self_train": "self_training",
     "runs": "catalogue",
     "show": "catalogue",
     "validate": "exporting",

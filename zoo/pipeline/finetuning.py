@@ -13,7 +13,7 @@ from zoo.config import make, to_json
 from zoo.data import check_counts, checked, draw_labels, holdout
 from zoo.errors import BadOption, Unfit, UsageError
 from zoo.loggers import check_logger
-from zoo.models import Classifier, Finetuning, stages
+from zoo.models import Classifier, stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
 from zoo.pipeline.making import (
@@ -32,6 +32,7 @@ from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Parent
 from zoo.runs import Run
+from zoo.tasks import Finetuning
 from zoo.training import (
     Goal,
     check_training,
@@ -124,11 +125,11 @@ def make_finetuning(
             threads,
             recipe,
             finetune=to_json(finetune),
-            parent=_parent_record(parent) if parent else None,
+            parent=parent_record(parent) if parent else None,
         )
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
-                examples, train, held = _labelled(parts["dataset"], data, training, finetune)
+                examples, train, held = labelled(parts["dataset"], data, training, finetune)
             classifier = Classifier(preprocess, model.encoder, top, frozen=finetune.freeze)  # type: ignore[arg-type]
             module = Finetuning(
                 classifier,
@@ -164,12 +165,12 @@ def make_finetuning(
     return run
 
 
-def _parent_record(parent: Run) -> Parent:
+def parent_record(parent: Run) -> Parent:
     sha256, folder = str(parent.record.weights_sha256), str(parent.folder.resolve())
     return Parent(parent.record.run, sha256, folder)
 
 
-def _labelled(
+def labelled(
     part: Part, data: Dataset, training: TrainConfig, finetune: FinetuneConfig
 ) -> tuple[Examples, torch.Tensor, torch.Tensor]:
     """Return the examples, the indices of those to train on, and of those held out."""

@@ -55,6 +55,7 @@ def start_record(
         training=to_json(training),
         finetune=more.get("finetune"),
         pretrain=more.get("pretrain"),
+        self_train=more.get("self_train"),
         parent=more.get("parent"),
         seed=training.seed,
         device=device,

@@ -11,7 +11,6 @@ from zoo.api import Component, Dataset, PretrainConfig, TrainConfig
 from zoo.config import make, to_json
 from zoo.data import Batches, check_counts, checked, holdout
 from zoo.loggers import check_logger
-from zoo.models import Pretraining
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
 from zoo.pipeline.making import (
@@ -29,6 +28,7 @@ from zoo.pipeline.making import (
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
+from zoo.tasks import Pretraining
 from zoo.training import (
     Goal,
     Place,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from zoo import folders, runs
@@ -12,6 +13,7 @@ from zoo.runs import Run
 
 FINISHED_PRETRAINING = "finished pretraining"
 FINISHED_FINETUNING = "finished finetuning"
+TEACHER = "finished finetuning that was not self-trained yet"
 UNFINISHED = "run that stopped before its end"
 
 
@@ -47,6 +49,10 @@ class Workspace:
         """Resolve a finished finetuning; raises `RunError`."""
         return self._find(run, "finetune", FINISHED_FINETUNING)
 
+    def teacher(self, run: Run | str | Path) -> Run:
+        """Resolve a finished finetuning that was not self-trained yet; raises `RunError`."""
+        return self._find(run, "finetune", TEACHER, lambda found: found.record.self_train is None)
+
     def unfinished(self, run: Run | str | Path) -> Run:
         """Resolve a run that is not finished and that no process is making; raises `RunError`."""
         text = str(run.folder) if isinstance(run, Run) else str(run)
@@ -56,10 +62,17 @@ class Workspace:
 
         return runs.find(self.runs_root, text, fits, UNFINISHED)
 
-    def _find(self, run: Run | str | Path, kind: str, wanted: str) -> Run:
+    def _find(
+        self,
+        run: Run | str | Path,
+        kind: str,
+        wanted: str,
+        more: Callable[[Run], bool] = lambda found: True,
+    ) -> Run:
         text = str(run.folder) if isinstance(run, Run) else str(run)
 
         def fits(found: Run) -> bool:
-            return found.record.kind == kind and found.record.status == "finished"
+            finished = found.record.kind == kind and found.record.status == "finished"
+            return finished and more(found)
 
         return runs.find(self.runs_root, text, fits, wanted)

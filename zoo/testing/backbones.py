@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from zoo.api import ImageInput
 from zoo.errors import Unfit, ZooError
-from zoo.models import Classifier, Finetuning, Preprocess
+from zoo.models import Classifier, Preprocess
 from zoo.pipeline.assembly import Part, build_backbone, call_build, preprocess_for
 from zoo.registry import Entry
+from zoo.tasks import Finetuning
 from zoo.testing import modules
 from zoo.testing.modules import raw_bytes, seeded
 from zoo.testing.options import check_choices, check_options

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.api import ImageInput, Preprocessing
-from zoo.models import Classifier, Finetuning, Preprocess
+from zoo.models import Classifier, Preprocess
 from zoo.pipeline.assembly import Part, build_head
 from zoo.registry import Entry
+from zoo.tasks import Finetuning
 from zoo.testing import modules
 from zoo.testing.options import check_choices, check_options
 from zoo.testing.report import ComponentReport, Failure, Rows, Skipped

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.api import ImageInput, TrainConfig
 from zoo.data import Batches
 from zoo.errors import Unfit
-from zoo.models import Preprocess, Pretraining
+from zoo.models import Preprocess
 from zoo.pipeline.assembly import (
     Part,
     build_backbone,
@@ -22,6 +22,7 @@ from zoo.pipeline.assembly import (
 )
 from zoo.pipeline.workspace import Workspace
 from zoo.registry import Entry, Registry
+from zoo.tasks import Pretraining
 from zoo.testing import modules, samples
 from zoo.testing.options import check_choices, check_options
 from zoo.testing.report import ComponentReport, Failure, Rows, Size, Skipped

@@ -11,11 +11,12 @@ from torch import nn
 
 from zoo.api import Dataset, RecipeSpec, TrainConfig
 from zoo.data import Batches
-from zoo.models import Classifier, Finetuning, Pretraining
+from zoo.models import Classifier
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
 from zoo.pipeline.workspace import Workspace
 from zoo.registry import Entry, Registry
+from zoo.tasks import Finetuning, Pretraining
 from zoo.testing import modules
 from zoo.testing.report import ComponentReport, Failure, Rows, Skipped
 from zoo.training import fit

@@ -6,15 +6,13 @@ reach nothing else: the weights of a run are the same, to the bit, with it and w
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.api import TrainConfig
 from zoo.data import Batches
-from zoo.models import Pretraining
+from zoo.tasks import Pretraining
 from zoo.training.devices import autocast
 
 NEIGHBOURS = 20
@@ -27,12 +25,12 @@ ROWS = 1024
 class Probe:
     """Measure a pretraining's encoder by the labels of held-out examples; an accuracy, 0..1.
 
-    `held` are those examples in order, on their device, (inputs,) a batch; `labels` int64, theirs.
+    `kind` is one of `PretrainConfig.probe`. `held` are those examples in order, on their device, (inputs,) a batch; `labels` int64, theirs.
     """
 
     def __init__(
         self,
-        kind: Literal["knn", "linear"],
+        kind: str,
         module: Pretraining,
         held: Batches,
         labels: Tensor,

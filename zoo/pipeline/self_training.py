@@ -1,0 +1,204 @@
+"""`finetune --self-train`: a classifier learns from its own labels of the other examples."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.api import Dataset, FinetuneConfig, SelfTrainConfig, TrainConfig
+from zoo.config import make, to_json
+from zoo.data import checked
+from zoo.errors import BadOption, Unfit
+from zoo.loggers import check_logger
+from zoo.pipeline import assembly
+from zoo.pipeline.assembly import Part
+from zoo.pipeline.evaluation import load_classifier
+from zoo.pipeline.finetuning import labelled, parent_record
+from zoo.pipeline.making import (
+    augmenter,
+    begun,
+    checkpoints_of,
+    make_batches,
+    resume_epochs,
+    start_record,
+    summary,
+    telling,
+    title,
+    training_guard,
+)
+from zoo.pipeline.workspace import Workspace
+from zoo.progress import current
+from zoo.runs import Run
+from zoo.tasks import SelfTraining
+from zoo.training import (
+    Goal,
+    check_training,
+    cpu_threads,
+    fit,
+    listening,
+    placed,
+    resolve_device,
+    seed_everything,
+)
+
+UNKNOWN = -1
+INHERITED = ("seed", "validation")
+"""Training options that are the teacher's: they decide which examples have labels."""
+
+
+def self_train(
+    source: Run | str | Path,
+    *,
+    training: TrainConfig | None = None,
+    self_train: SelfTrainConfig | None = None,
+    workspace: Workspace | None = None,
+    recipe: dict[str, Any] | None = None,
+) -> Run:
+    """Train a finished finetuning on its labels and on what it says of the other examples.
+
+    The examples with labels, those held out, head and seed are the finetuning's; the others are
+    the rest of its training split and the data set's unlabelled examples, whose labels are not
+    read. Raises `ZooError` before any data is loaded where the parts do not go together.
+    """
+    workspace = workspace or Workspace()
+    teacher = workspace.teacher(source)
+    kept = {name: teacher.record.training[name] for name in INHERITED}
+    training = make(TrainConfig, {**to_json(training or TrainConfig()), **kept})
+    config = make(SelfTrainConfig, to_json(self_train or SelfTrainConfig()))
+    return make_self_training(workspace, teacher, training, config, recipe=recipe)
+
+
+def make_self_training(
+    workspace: Workspace,
+    teacher: Run,
+    training: TrainConfig,
+    config: SelfTrainConfig,
+    *,
+    recipe: dict[str, Any] | None = None,
+    resumed: Run | None = None,
+) -> Run:
+    """Make the run that goes on from `teacher`, or go on with the one that `resumed` began."""
+    check_training(training)
+    check_logger(training.log)
+    finetune = _finetuning_of(teacher, training)
+    device = resolve_device(training.device)
+    wanted = resumed.record.threads if resumed else training.threads
+    with listening(), placed(training, device) as place, cpu_threads(wanted) as threads:
+        classifier, data = load_classifier(teacher, workspace)
+        parts = _parts(workspace, teacher)
+        record = start_record(
+            "finetune",
+            parts,
+            data,
+            teacher.input,
+            training,
+            str(place.device),
+            threads,
+            recipe,
+            finetune=to_json(finetune),
+            self_train=to_json(config),
+            parent=parent_record(teacher),
+        )
+        with begun(workspace, resumed, record, place) as run:
+            tensors, train, held, unlabelled = _examples(parts["dataset"], data, teacher, finetune)
+            current().note(f"{len(train):,} labels, and {len(unlabelled):,} examples without")
+            times = repeats(len(train), len(unlabelled), config.labelled)
+            seed_everything(training.seed)
+            module = SelfTraining(
+                classifier,
+                len(data.classes),
+                confidence=config.confidence,
+                decay=config.teacher_ema,
+                balance=config.balance,
+                smoothing=finetune.label_smoothing,
+            ).to(place.device)
+            chosen = torch.cat([train.repeat(times), unlabelled])
+            batches, validation = make_batches(tensors, chosen, held, training, place)
+            with telling(run, training) as tell, training_guard(parts, training):
+                epochs = fit(
+                    module,
+                    batches,
+                    training,
+                    validation=validation,
+                    goal=Goal("accuracy", rises=True),
+                    title=title("self-training", parts),
+                    augment=_twice(augmenter(training)),
+                    on_epoch=tell,
+                    on_resume=functools.partial(resume_epochs, run),
+                    checkpoints=checkpoints_of(run, training),
+                    place=place,
+                )
+            run.save_weights(module.teacher.state_dict())
+            run.record.metrics = summary(
+                epochs, train=len(chosen), validation=len(held), labelled=len(train)
+            )
+    return run
+
+
+def repeats(labelled: int, unlabelled: int, share: float) -> int:
+    """Return how often an epoch takes each labelled example, so that they are `share` of it."""
+    return max(1, round(unlabelled * share / (1 - share) / labelled))
+
+
+def _finetuning_of(teacher: Run, training: TrainConfig) -> FinetuneConfig:
+    """Return the teacher's options; refuse what does not go with self-training."""
+    config = make(FinetuneConfig, teacher.record.finetune or {}, f"run '{teacher.name}'")
+    if training.ema:
+        raise BadOption("ema: the teacher is an average already; tune it by --teacher-ema.")
+    if training.devices > 1:
+        raise BadOption("devices: self-training runs in one process. Leave --devices out.")
+    return config
+
+
+def _parts(workspace: Workspace, teacher: Run) -> dict[str, Part]:
+    record = teacher.record
+    assert record.head is not None  # a finetuning has one
+    kinds = {"dataset": record.dataset, "backbone": record.backbone, "head": record.head}
+    return {kind: assembly.recorded(workspace, kind, part) for kind, part in kinds.items()}
+
+
+def _examples(
+    part: Part, data: Dataset, teacher: Run, finetune: FinetuneConfig
+) -> tuple[tuple[Any, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return inputs and labels, and the indices of the labelled, the held out and the others.
+
+    The labels of the others are unknown from here on. Raises `Unfit` where there are no others.
+    """
+    training = make(TrainConfig, teacher.record.training, f"run '{teacher.name}'")
+    examples, train, held = labelled(part, data, training, finetune)
+    assert examples.labels is not None
+    inputs = [examples.inputs]
+    if data.unlabelled:
+        with assembly.guarded(part.entry, "loaded"):
+            more = data.unlabelled()
+        inputs.append(checked(more, data.input.shape, None, part.entry.owner).inputs)
+    count = sum(map(len, inputs))
+    known = torch.zeros(count, dtype=torch.bool)
+    known[train] = known[held] = True
+    if bool(known.all()):
+        raise Unfit(
+            f"Run '{teacher.name}' was trained on every label there is, and nothing is left to"
+            " label. Finetune with --labels N first."
+        )
+    labels = torch.full((count,), UNKNOWN, dtype=torch.int64)
+    labels[train], labels[held] = examples.labels[train], examples.labels[held]
+    return (inputs, labels), train, held, torch.nonzero(~known).flatten()
+
+
+def _twice(
+    augment: Callable[[tuple[torch.Tensor, ...], torch.Generator], tuple[torch.Tensor, ...]] | None,
+) -> Callable[[tuple[torch.Tensor, ...], torch.Generator], tuple[torch.Tensor, ...]]:
+    """Return what makes (augmented, raw, labels) of a batch (raw, labels)."""
+
+    def both(
+        batch: tuple[torch.Tensor, ...], generator: torch.Generator
+    ) -> tuple[torch.Tensor, ...]:
+        raw, labels = batch
+        augmented = augment((raw,), generator)[0] if augment else raw
+        return augmented, raw, labels
+
+    return both

@@ -1,0 +1,135 @@
+"""What `fit` trains: pretraining, finetuning, self-training, each a module that returns losses."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.api import Losses
+from zoo.models import Classifier, Preprocess
+
+FREQUENCY_RATE = 0.05
+"""Rate at which the running mean of the teacher's probabilities follows a batch's."""
+
+
+class Pretraining(nn.Module):
+    """What pretraining fits: raw bytes -> the objective's losses."""
+
+    def __init__(self, preprocess: Preprocess, backbone: nn.Module, objective: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.backbone = backbone
+        self.objective = objective
+
+    def forward(self, raw: Tensor) -> Losses:
+        losses: Losses = self.objective(self.backbone, self.preprocess(raw), raw)
+        return losses
+
+
+class Finetuning(nn.Module):
+    """What finetuning fits: raw bytes and labels -> cross entropy, and the accuracy as a part.
+
+    Labels are int64 N, or float32 N x classes that sum to 1; the accuracy is that of the heaviest.
+    `smoothing` spreads a share of each label over all classes in training (arXiv 1512.00567).
+    `on_probabilities` takes cross entropy of softmax outputs: the tutorial's mistake, since
+    cross entropy applies a softmax of its own.
+    """
+
+    def __init__(
+        self, classifier: Classifier, *, smoothing: float = 0.0, on_probabilities: bool = False
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.smoothing = smoothing
+        self.on_probabilities = on_probabilities
+
+    def forward(self, raw: Tensor, labels: Tensor) -> Losses:
+        logits = self.classifier(raw)
+        scores = logits.softmax(1) if self.on_probabilities else logits
+        smoothing = self.smoothing if self.training else 0.0
+        truth = labels if labels.ndim == 1 else labels.argmax(1)
+        hits = (logits.argmax(1) == truth).float().mean()
+        return Losses(F.cross_entropy(scores, labels, label_smoothing=smoothing), accuracy=hits)
+
+
+class SelfTraining(nn.Module):
+    """What self-training fits: a student, on labels and on what its own average says of the rest.
+
+    `teacher` begins as a copy of the classifier and follows it as a moving average (mean teacher,
+    arXiv 1703.01780). In training, `augmented` and `raw` are the same examples, changed and as
+    they are, and a label of -1 is unknown: there the class of which the teacher, on `raw`, is at
+    least as sure as `confidence` is the student's label on `augmented` (FixMatch, arXiv
+    2001.07685). With `balance` the teacher's probabilities are divided by their running mean
+    first, and sum to 1 again (distribution alignment, arXiv 1911.09785, to equal classes).
+
+    The loss is cross entropy on the labelled, and beside it on the others, where those without a
+    confident label count 0. The parts: `accuracy` on true labels, `sure`, the share of the others
+    that is trained on. In evaluation it is called with `raw` and labels, and judges the teacher.
+    """
+
+    frequency: Tensor
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        classes: int,
+        *,
+        confidence: float,
+        decay: float,
+        balance: bool,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.teacher = copy.deepcopy(classifier).requires_grad_(False).eval()
+        self.confidence, self.decay, self.balance = confidence, decay, balance
+        self.smoothing = smoothing
+        self.register_buffer("frequency", torch.full((classes,), 1 / classes))
+
+    def train(self, mode: bool = True) -> SelfTraining:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, augmented: Tensor, *rest: Tensor) -> Losses:
+        if len(rest) == 1:
+            logits = self.teacher(augmented)
+            hits = (logits.argmax(1) == rest[0]).float().mean()
+            return Losses(F.cross_entropy(logits, rest[0]), accuracy=hits)
+        raw, labels = rest
+        self.follow()
+        logits = self.classifier(augmented)
+        true = labels >= 0
+        guessed, sure = self.guess(raw)
+        known = F.cross_entropy(
+            logits, labels, ignore_index=-1, label_smoothing=self.smoothing, reduction="sum"
+        )
+        unknown = F.cross_entropy(logits, guessed, reduction="none") * (sure & ~true)
+        few, many = true.sum().clamp(min=1), (~true).sum().clamp(min=1)
+        hits = ((logits.argmax(1) == labels) & true).sum() / few
+        share = (sure & ~true).sum() / many
+        return Losses(known / few + unknown.sum() / many, accuracy=hits, sure=share)
+
+    @torch.no_grad()
+    def guess(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's class of each example, int64 N, and where it is sure, bool N."""
+        chances = self.teacher(raw).float().softmax(1)
+        if self.balance:
+            self.frequency.lerp_(chances.mean(0), FREQUENCY_RATE)
+            chances = chances / self.frequency
+            chances = chances / chances.sum(1, keepdim=True)
+        most, guessed = chances.max(1)
+        return guessed, most >= self.confidence
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the teacher towards the student by one step."""
+        ahead = self.classifier.state_dict()
+        for name, tensor in self.teacher.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(ahead[name], 1 - self.decay)
+            else:
+                tensor.copy_(ahead[name])
