@@ -64,6 +64,20 @@ def draw_labels(labels: Tensor, wanted: int, classes: int, seed: int) -> Tensor:
     return torch.cat(picked).sort().values
 
 
+def labelled(
+    labels: Tensor, wanted: int | None, classes: int, validation: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Choose by a seed which of `labels` are trained on, and which are held out before that.
+
+    `wanted` in all are trained on, spread evenly over the classes; None takes every one that is
+    not held out. What is held out carries labels of its own: `validation` 0 holds nothing out.
+    """
+    train, held = holdout(len(labels), validation, seed)
+    if wanted is not None:
+        train = train[draw_labels(labels[train], wanted, classes, seed)]
+    return train, held
+
+
 Parts = Tensor | Sequence[Tensor]
 """Examples as one tensor, or as several that are numbered through, none of them copied."""
 

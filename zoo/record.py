@@ -70,6 +70,7 @@ class Record:
     tests: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     weights_sha256: str | None = None
     error: str | None = None
+    processor: str = ""
     schema: int = SCHEMA
 
 

@@ -96,7 +96,7 @@ def test_the_choice_is_made_before_the_test_split_is_read(
     def flattering(run: Any, workspace: Workspace, device: str) -> float:
         return 1.0 if run.name in other.runs else 0.0
 
-    monkeypatch.setattr(recipes, "_tested", flattering)
+    monkeypatch.setattr(recipes, "accuracy_once", flattering)
     assert pipeline.run("tiny", workspace=workspace).chosen == plain.chosen
 
 
@@ -123,10 +123,9 @@ def test_other_options_are_not_mistaken_for_the_same(tmp_path: Path) -> None:
 
 
 def test_the_key_holds_whatever_decides_the_result(tmp_path: Path) -> None:
-    from zoo.pipeline.recipes import _Maker
+    from zoo.pipeline.reuse import key_of
 
     workspace = workspace_with(TINY, tmp_path)
-    maker = _Maker(TINY, workspace, None, None, True)
     parts = {"dataset": TINY.dataset, "backbone": TINY.backbone, "head": TINY.head}
     training = TrainConfig()
     parent = pipeline.pretrain(TINY.backbone, training=TINY.pretraining, workspace=workspace)
@@ -135,12 +134,12 @@ def test_the_key_holds_whatever_decides_the_result(tmp_path: Path) -> None:
     )
     few = FinetuneConfig(labels=100)
     keys = [
-        maker._key(parts, training),
-        maker._key(parts, training, few),
-        maker._key(parts, training, few, parent),
-        maker._key(parts, training, few, other),
-        maker._key(parts, training, few, None, parent.input),
-        maker._key({**parts, "backbone": Component("mlp", widths=(17,))}, training),
+        key_of(workspace, parts, training),
+        key_of(workspace, parts, training, few),
+        key_of(workspace, parts, training, few, parent),
+        key_of(workspace, parts, training, few, other),
+        key_of(workspace, parts, training, few, None, parent.input),
+        key_of(workspace, {**parts, "backbone": Component("mlp", widths=(17,))}, training),
     ]
     changes: dict[str, Any] = {
         "epochs": 11, "batch_size": 3, "optimizer": "sgd", "lr": 0.5, "momentum": 0.5,
@@ -153,32 +152,32 @@ def test_the_key_holds_whatever_decides_the_result(tmp_path: Path) -> None:
     harmless = {"checkpoint_seconds": None, "checkpoint_steps": 7, "log": "tensorboard"}
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     assert {*changes, *harmless, "device", "strategy"} == known
-    assert maker._key(parts, dataclasses.replace(training, **harmless)) == keys[0]
+    assert key_of(workspace, parts, dataclasses.replace(training, **harmless)) == keys[0]
     for name, value in changes.items():
-        keys.append(maker._key(parts, dataclasses.replace(training, **{name: value})))
+        keys.append(key_of(workspace, parts, dataclasses.replace(training, **{name: value})))
     assert len(set(keys)) == len(keys)
-    assert maker._key(parts, training) == keys[0]
+    assert key_of(workspace, parts, training) == keys[0]
 
 
 def test_a_plugin_that_was_edited_is_run_anew(tmp_path: Path, monkeypatch: Any) -> None:
-    from zoo.pipeline import recipes
+    from zoo.pipeline import reuse
 
     workspace = workspace_with(TINY, tmp_path)
     pipeline.run("tiny", seeds=[0], workspace=workspace)
-    monkeypatch.setattr(recipes, "_source_digest", lambda spec: "edited")
+    monkeypatch.setattr(reuse, "source_digest", lambda spec: "edited")
     assert pipeline.run("tiny", seeds=[0], workspace=workspace).reused == 0
 
 
 def test_the_source_of_any_callable_is_digested_or_said_to_be_unknown(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from zoo.pipeline.recipes import _source_digest
+    from zoo.pipeline.reuse import source_digest
 
     class Builder:
         def __call__(self) -> None: ...
 
     def digest(build: Any) -> str:
-        return _source_digest(SimpleNamespace(build=build))
+        return source_digest(SimpleNamespace(build=build))
 
     namespace: dict[str, Any] = {}
     exec("def build(): ...", namespace)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from zoo.errors import UsageError
 from zoo.export.card import Card
 from zoo.export.runtime import open_session
+from zoo.machine import cores, processor
 from zoo.pipeline.timed_sides import Order, Origin, Side, open_file, open_torch, take_turn
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -132,8 +132,8 @@ def benchmark(
     ]
     eager = [_measured_torch(run, origins[run], by_torch[run], first) for run in origins]
     return Benchmark(
-        cpu=_cpu(),
-        cores=_cores(),
+        cpu=processor(),
+        cores=cores(),
         threads=threads,
         rounds=ROUNDS,
         files=found,
@@ -236,17 +236,3 @@ def _versions(sides: list[Side], torch: list[Measured]) -> dict[str, str]:
     if torch:
         found["torch"] = torch[0].runtime.removeprefix("torch ")
     return found
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

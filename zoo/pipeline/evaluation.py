@@ -69,6 +69,14 @@ def evaluate(
     )
 
 
+def accuracy_once(run: Run, workspace: Workspace, device: str = "auto") -> float:
+    """Return the accuracy on the test split, read only where it was not read before."""
+    for reading in run.record.tests:
+        if reading.get("by") == "evaluate" and "accuracy" in reading:
+            return float(reading["accuracy"])
+    return evaluate(run, device=device, workspace=workspace).accuracy
+
+
 def load_classifier(run: Run, workspace: Workspace) -> tuple[Classifier, Dataset]:
     """Build the classifier of a finished finetuning, on the CPU, and describe its data set."""
     record = run.record

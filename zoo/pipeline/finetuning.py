@@ -10,7 +10,7 @@ import torch
 
 from zoo.api import Component, Dataset, Examples, FinetuneConfig, ImageInput, TrainConfig
 from zoo.config import make, to_json
-from zoo.data import check_counts, checked, draw_labels, holdout
+from zoo.data import check_counts, checked, labelled
 from zoo.errors import BadOption, Unfit, UsageError
 from zoo.loggers import check_logger
 from zoo.models import Classifier, stages
@@ -178,10 +178,9 @@ def labelled(
         loaded = data.train()
     examples = checked(loaded, data.input.shape, len(data.classes), part.entry.owner)
     assert examples.labels is not None
-    train, held = holdout(len(examples), training.validation, training.seed)
-    if finetune.labels is not None:
-        labels, classes = examples.labels[train], len(data.classes)
-        train = train[draw_labels(labels, finetune.labels, classes, training.seed)]
+    train, held = labelled(
+        examples.labels, finetune.labels, len(data.classes), training.validation, training.seed
+    )
     return examples, train, held
 
 

@@ -20,6 +20,7 @@ from zoo.config import to_json
 from zoo.data import Batches, Column, Parts
 from zoo.errors import BadOption, PluginFault, RunError, TrainingError, ZooError
 from zoo.loggers import logging_to
+from zoo.machine import processor_of
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -63,6 +64,7 @@ def start_record(
         versions=versions(),
         process={},
         recipe=recipe,
+        processor=processor_of(device),
     )
 
 

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
-import json
+import functools
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import runs
-from zoo.api import Component, FinetuneConfig, ImageInput, RecipeSpec, TrainConfig
+from zoo.api import ImageInput, RecipeSpec, TrainConfig
 from zoo.config import make, to_json
-from zoo.errors import BadOption, RunError, Unfit
+from zoo.errors import BadOption, Unfit
 from zoo.export.proof import Proof
-from zoo.pipeline.assembly import choose
-from zoo.pipeline.evaluation import evaluate
+from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.exporting import export
 from zoo.pipeline.finetuning import finetune
-from zoo.pipeline.making import versions
 from zoo.pipeline.pretraining import pretrain
-from zoo.pipeline.resuming import resume
+from zoo.pipeline.reuse import Earlier, key_of
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
-from zoo.training import processes_of, resolve_device
-
-_HARMLESS = ("checkpoint_seconds", "checkpoint_steps", "log")
-"""Training options that decide nothing of what a run comes to."""
+from zoo.training import processes_of
 
 PRETRAINED, SCRATCH = "pretrained", "from scratch"
 
@@ -146,7 +138,7 @@ def run(
         proof=exported.proof,
         runs_folder=workspace.runs_root,
         pretrainings=[each.name for each in pretrainings],
-        reused=maker.reused,
+        reused=maker.earlier.reused,
         seconds=time.perf_counter() - started,
     )
 
@@ -179,22 +171,17 @@ class _Maker:
         fresh: bool,
     ) -> None:
         self.spec, self.workspace = spec, workspace
-        self.reused = 0
+        self.earlier = Earlier(workspace, fresh=fresh)
         self._given: dict[str, Any] = {"threads": threads, "device": device}
         self._given = {name: value for name, value in self._given.items() if value is not None}
-        self._found: dict[str, Run] = {}
-        for old in [] if fresh else runs.every(workspace.runs_root)[0]:
-            if old.record.recipe:
-                key = old.record.recipe.get("key", "")
-                if key not in self._found or old.record.status == "finished":
-                    self._found[key] = old
 
     def pretrain(self, seed: int) -> Run:
         spec, training = self.spec, self._training(self.spec.pretraining, seed)
         dataset = spec.pretrain_dataset or spec.dataset
         parts = {"dataset": dataset, "backbone": spec.backbone, "objective": spec.objective}
-        key = self._key(parts, training)
-        return self._reuse(key) or pretrain(
+        key = key_of(self.workspace, parts, training)
+        make_run = functools.partial(
+            pretrain,
             spec.backbone,
             dataset=dataset,
             objective=spec.objective,
@@ -203,12 +190,14 @@ class _Maker:
             workspace=self.workspace,
             recipe={"name": spec.name, "key": key},
         )
+        return self.earlier.take_or_make(key, make_run)
 
     def finetune(self, seed: int, parent: Run | None, input: ImageInput | None = None) -> Run:
         spec, training = self.spec, self._training(self.spec.finetuning, seed)
         parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
-        key = self._key(parts, training, spec.finetune, parent, input)
-        return self._reuse(key) or finetune(
+        key = key_of(self.workspace, parts, training, spec.finetune, parent, input)
+        make_run = functools.partial(
+            finetune,
             parent,
             backbone=None if parent else spec.backbone,
             dataset=spec.dataset,
@@ -219,70 +208,11 @@ class _Maker:
             workspace=self.workspace,
             recipe={"name": spec.name, "key": key},
         )
+        return self.earlier.take_or_make(key, make_run)
 
     def _training(self, config: TrainConfig, seed: int) -> TrainConfig:
         changed = {**to_json(config), "seed": seed, **self._given}
         return make(TrainConfig, changed, f"recipe '{self.spec.name}'")
-
-    def _reuse(self, key: str) -> Run | None:
-        found = self._found.get(key)
-        if found is None or found.state == "running":
-            return None
-        try:
-            if found.record.status != "finished":
-                current().note(f"going on with {found.name}")
-                return resume(found, workspace=self.workspace)
-            found.load_weights()
-        except RunError as error:
-            current().note(f"trained anew: {error}")
-            return None
-        self.reused += 1
-        current().note(f"using finished run {found.name}")
-        return found
-
-    def _key(
-        self,
-        parts: dict[str, Component],
-        training: TrainConfig,
-        finetune: FinetuneConfig | None = None,
-        parent: Run | None = None,
-        input: ImageInput | None = None,
-    ) -> str:
-        """Digest everything that decides what a run comes to, but for the data set's content."""
-        chosen = {kind: choose(self.workspace, kind, part) for kind, part in parts.items()}
-        content = {
-            "parts": {kind: dataclasses.asdict(part.record) for kind, part in chosen.items()},
-            "sources": {kind: _source_digest(part.entry.spec) for kind, part in chosen.items()},
-            "data": str(self.workspace.data_root.resolve()),
-            "input": input.shape if input else None,
-            "device": str(resolve_device(training.device)),
-            "training": {k: v for k, v in to_json(training).items() if k not in _HARMLESS},
-            "finetune": to_json(finetune) if finetune else None,
-            "parent": parent.record.weights_sha256 if parent else None,
-            "versions": {k: v for k, v in versions().items() if k != "onnx"},
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _source_digest(spec: Any) -> str:
-    """Digest the source of the package, or of the single file, that a component comes from.
-
-    A plugin that is being written changes without changing its version. Where a build has no
-    source that Python can name, its plugin's version has to do.
-    """
-    build = getattr(spec.build, "func", spec.build)  # beneath a functools.partial
-    try:
-        source = inspect.getsourcefile(build)
-    except TypeError:  # an object that can be called: what tells is where its class stands
-        source = inspect.getsourcefile(type(build))
-    if source is None or not Path(source).is_file():
-        return "unknown"
-    path = Path(source)
-    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _validation(made: list[Run]) -> list[float]:
@@ -303,14 +233,6 @@ def _method(
         name=name,
         runs=[each.name for each in made],
         validation=_validation(made),
-        accuracies=[_tested(each, workspace, device) for each in made],
+        accuracies=[accuracy_once(each, workspace, device) for each in made],
         seconds=[_seconds(each) + more for each, more in zip(made, before, strict=True)],
     )
-
-
-def _tested(made: Run, workspace: Workspace, device: str) -> float:
-    """Return the accuracy on the test split, read only where it was not read before."""
-    for reading in made.record.tests:
-        if reading.get("by") == "evaluate" and "accuracy" in reading:
-            return float(reading["accuracy"])
-    return evaluate(made, device=device, workspace=workspace).accuracy
