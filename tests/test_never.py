@@ -89,7 +89,7 @@ def test_light_modules_import_nothing_heavy_at_module_level(path: Path) -> None:
                                     "zoo.errors", "zoo.config", "zoo.cli.main", "zoo.cli.train",
                                     "zoo.cli.catalogue", "zoo.cli.deploy", "zoo.cli.measure",
                                     "zoo.cli.recipe", "zoo.cli.bundle", "zoo.cli.benchmark",
-                                    "zoo.cli.inspect"])  # fmt: skip
+                                    "zoo.cli.inspect", "zoo.cli.bench"])  # fmt: skip
 def test_light_modules_load_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys, json; print(json.dumps(sorted(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

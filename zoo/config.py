@@ -258,9 +258,13 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def parse_pairs(config: Any, pairs: Iterable[str], owner: str = "") -> dict[str, Any]:
-    """Read `key=value` texts as the values of a config's options; raises `BadOption`."""
+    """Read `key=value` texts as the values of a config's options; raises `BadOption`.
+
+    A tuple of configs has the options of all of them.
+    """
     prefix = f"{owner}: " if owner else ""
-    known = {knob.name: knob for knob in knobs(config)}
+    configs = config if isinstance(config, tuple) else (config,)
+    known = {knob.name: knob for each in configs for knob in knobs(each)}
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")

@@ -77,7 +77,7 @@ class _PlainTask:
         total = self._total = self._total if total is None else total
         elapsed = time.monotonic() - self._started
         rate = (completed - self._before) / elapsed if elapsed > 0 else 0.0
-        left = f", {_clock(max(0, total - completed) / rate)} left" if total and rate else ""
+        left = f", {clock(max(0, total - completed) / rate)} left" if total and rate else ""
         share = f" {completed / total:4.0%}" if total else ""
         line = f"{self._description}{share}  {text}  {rate:,.0f} {self._unit}/s{left}"
         self._last = line
@@ -109,6 +109,24 @@ class Plain:
         task = _PlainTask(self._stream, description, total, unit, self._every, done)
         yield task
         task.close()
+
+
+class Once:
+    """Show everything as another reporter does, but no note a second time."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._noted: set[str] = set()
+
+    def note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._reporter.note(text)
+
+    def task(
+        self, description: str, total: int | None, unit: str, done: int = 0
+    ) -> AbstractContextManager[Task]:
+        return self._reporter.task(description, total, unit, done)
 
 
 class _LiveTask:
@@ -187,7 +205,7 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _current.reset(token)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

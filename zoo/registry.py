@@ -103,6 +103,8 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
         self._preferred: str | None = None
+        self.files: tuple[Path, ...] | None = None
+        """The plugin files beside what is installed; None where plugins were given as objects."""
         for module in plugins:
             name = getattr(module, "__name__", type(module).__name__)
             self._add(Plugin(name=f"file:{name}", version="-", module=name), lambda m=module: m)
@@ -111,9 +113,10 @@ class Registry:
     def installed(cls, files: Iterable[Path] = ()) -> Registry:
         """Discover every entry point of the group `zoo`, then the plugin files given."""
         registry = cls()
+        registry.files = tuple(files)
         for plugin, load in sorted(_entry_points(), key=lambda found: found[0].name):
             registry._add(plugin, load)
-        for path in files:
+        for path in registry.files:
             if not path.is_file():
                 raise UsageError(f"Plugin file '{path}' does not exist.")
             plugin = Plugin(name=f"file:{path.stem}", version="-", module=str(path))

@@ -86,10 +86,12 @@ def with_colour(runs: Path, **splits: Any) -> Workspace:
 
 
 def test_every_verb_has_a_twin_of_its_name() -> None:
+    from zoo.cli.bench import bench
     from zoo.cli.plugin import plugin
 
-    twins = [verb for verb in VERBS if verb != "plugin"]
-    twins += [f"plugin_{name}" for name in plugin.commands]
+    groups = {"plugin": plugin, "bench": bench}
+    twins = [verb for verb in VERBS if verb not in groups]
+    twins += [f"{verb}_{name}" for verb, group in groups.items() for name in group.commands]
     for verb in twins:
         assert callable(getattr(pipeline, verb))
     parts = {"Workspace", "ExportConfig", "bundle_verify"}  # the last one is `bundle --verify`

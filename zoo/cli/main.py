@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("measure", "evaluate", "Measure a classifier on the test split."),
     "export": ("deploy", "export", "Write a classifier as one proved ONNX file."),
     "validate": ("deploy", "validate", "Prove an exported file once more."),
+    "bench": ("bench", "bench", "Ask whether pretraining helps, and with how many labels."),
     "inspect": ("inspect", "inspect", "Show what an ONNX file holds, without running it."),
     "benchmark": ("benchmark", "benchmark", "Time files: import, load, first run, percentiles."),
     "bundle": ("bundle", "bundle", "Write, serve or verify all that a device needs."),

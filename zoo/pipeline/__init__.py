@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.pipeline.authoring import plugin_check, plugin_new
+    from zoo.pipeline.bench import bench_labels, bench_table
     from zoo.pipeline.benchmarking import benchmark
     from zoo.pipeline.bundling import bundle, bundle_verify
     from zoo.pipeline.catalogue import list, plugins, runs, show
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ExportConfig",
     "Workspace",
+    "bench_labels",
+    "bench_table",
     "benchmark",
     "bundle",
     "bundle_verify",
@@ -58,6 +61,8 @@ __all__ = [
 _MODULES = {
     "Workspace": "workspace",
     "ExportConfig": "exporting",
+    "bench_labels": "bench",
+    "bench_table": "bench",
     "benchmark": "benchmarking",
     "bundle": "bundling",
     "bundle_verify": "bundling",

@@ -1,0 +1,1 @@
+"""What measured accuracies show: spreads, paired differences, tables, figures; no training here."""

@@ -1,0 +1,154 @@
+"""One cell of a bench: pretrained or taken from an equal pretraining, finetuned, measured once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+from zoo import runs
+from zoo.api import Component
+from zoo.errors import UsageError
+from zoo.machine import commit, processor
+from zoo.pipeline.bench_plan import Cell, Plan
+from zoo.pipeline.evaluation import accuracy_once
+from zoo.pipeline.finetuning import finetune
+from zoo.pipeline.pretraining import pretrain
+from zoo.pipeline.reuse import Earlier, key_of
+from zoo.pipeline.workspace import Workspace
+from zoo.registry import Registry
+from zoo.runs import Run
+
+BY = "bench labels"
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where orders are carried out: a workspace in a form that another process can be told."""
+
+    plugins: tuple[Path, ...]
+    runs: Path
+    data: Path
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Site:
+        """Describe a workspace; raises `UsageError` where its plugins are known here alone."""
+        files = workspace.registry.files
+        if files is None:
+            raise UsageError(
+                "Plugins given as Python objects stay in one process: leave jobs at 1."
+            )
+        files = tuple(path.resolve() for path in files)
+        return cls(files, workspace.runs_root.resolve(), workspace.data_root.resolve())
+
+    def workspace(self) -> Workspace:
+        registry = Registry.installed(self.plugins)
+        return Workspace(plugins=registry, runs=self.runs, data=self.data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """One piece of work: a cell, or the pretraining that several cells wait for."""
+
+    plan: Plan
+    name: str
+    key: str = ""
+    cell: Cell | None = None
+    objective: Component | None = None
+    seed: int = 0
+    after: str | None = None
+
+
+def orders(plan: Plan, keys: dict[str, Cell]) -> list[Order]:
+    """Return what is to be done for these cells: the pretrainings of a seed, then its cells."""
+    made: list[Order] = []
+    for seed in plan.seeds:
+        wanted = [(key, cell) for key, cell in keys.items() if cell.seed == seed]
+        before = {}
+        for _, cell in wanted:
+            if cell.method.objective:
+                name = f"pretraining {cell.method.label}, seed {seed}"
+                before[cell.method.label] = Order(
+                    plan, name, objective=cell.method.objective, seed=seed
+                )
+        made += before.values()
+        for key, cell in wanted:
+            waits = before.get(cell.method.label)
+            made.append(Order(plan, cell.name, key, cell, after=waits.name if waits else None))
+    return made
+
+
+def carry_out(order: Order, workspace: Workspace) -> dict[str, Any] | None:
+    """Make what is ordered, or take what was made before; returns the line of a cell."""
+    if order.cell is None:
+        assert order.objective
+        _pretrained(order.plan, order.objective, order.seed, workspace)
+        return None
+    cell, plan = order.cell, order.plan
+    objective = cell.method.objective
+    parent = _pretrained(plan, objective, cell.seed, workspace) if objective else None
+    run = _finetuned(plan, cell, parent, workspace)
+    accuracy = accuracy_once(run, workspace, plan.finetuning.device)
+    return _line(order.key, cell, run, parent, accuracy)
+
+
+def _pretrained(plan: Plan, objective: Component, seed: int, workspace: Workspace) -> Run:
+    parts, training = plan.parts_of(objective), plan.pretraining_of(seed)
+    key = key_of(workspace, parts, training)
+    make = functools.partial(
+        pretrain,
+        plan.backbone,
+        dataset=plan.dataset,
+        objective=objective,
+        training=training,
+        workspace=workspace,
+        recipe={"name": BY, "key": key},
+    )
+    return Earlier(workspace).take_or_make(key, make)
+
+
+def _finetuned(plan: Plan, cell: Cell, parent: Run | None, workspace: Workspace) -> Run:
+    training, config = plan.training_of(cell), plan.finetune_of(cell)
+    key = key_of(workspace, plan.parts_of(), training, config, parent)
+    make = functools.partial(
+        finetune,
+        parent,
+        backbone=None if parent else plan.backbone,
+        dataset=plan.dataset,
+        head=plan.head,
+        training=training,
+        finetune=config,
+        workspace=workspace,
+        recipe={"name": BY, "key": key},
+    )
+    return Earlier(workspace).take_or_make(key, make)
+
+
+def _line(key: str, cell: Cell, run: Run, parent: Run | None, accuracy: float) -> dict[str, Any]:
+    """Write down a finished cell; fractions 0..1."""
+    record = runs.load(run.folder).record
+    reading = next(each for each in record.tests if each.get("by") == "evaluate")
+    return {
+        "schema": 1,
+        "key": key,
+        "method": cell.method.label,
+        "labels": cell.labels,
+        "examples": int(record.metrics["train_examples"]),
+        "seed": cell.seed,
+        "accuracy": accuracy,
+        "test_examples": reading["examples"],
+        "test_readings": len(record.tests),
+        "epochs": record.training["epochs"],
+        "seconds": {
+            "pretraining": parent.record.seconds if parent else 0.0,
+            "finetuning": record.seconds,
+        },
+        "runs": {"pretraining": parent.name if parent else None, "finetuning": run.name},
+        "weights_sha256": record.weights_sha256,
+        "commit": commit(),
+        "versions": record.versions,
+        "device": record.device,
+        "processor": record.processor or processor(),
+        "threads": record.threads,
+    }
