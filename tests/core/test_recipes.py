@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 
 from zoo import pipeline, runs
-from zoo.api import Component, FinetuneConfig, RecipeSpec, TrainConfig, hookimpl
-from zoo.errors import BadOption, Unfit, UnknownName
+from zoo.api import (
+    Component,
+    FinetuneConfig,
+    RecipeSpec,
+    SelfTrainConfig,
+    TrainConfig,
+    hookimpl,
+)
+from zoo.errors import BadOption, UnknownName
 from zoo.pipeline import Workspace
 from zoo.registry import Registry
 
@@ -222,10 +229,34 @@ def test_scratch_is_the_same_model_where_the_sets_differ_in_size(tmp_path: Path)
     assert shapes[0] == shapes[1]
 
 
-def test_a_choice_without_validation_data_is_refused(tmp_path: Path) -> None:
-    blind = dataclasses.replace(TINY, finetuning=dataclasses.replace(TINY.finetuning, validation=0))
-    with pytest.raises(Unfit, match="nothing can be chosen on"):
-        pipeline.run("tiny", workspace=workspace_with(blind, tmp_path))
+def test_self_training_goes_on_from_each_and_is_reported_beside_it(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        TINY,
+        finetuning=dataclasses.replace(TINY.finetuning, validation=0),
+        self_training=TrainConfig(epochs=1, shift=1),
+        self_train=SelfTrainConfig(confidence=0.5),
+    )
+    workspace = workspace_with(recipe, tmp_path)
+    result = pipeline.run("tiny", seeds=[0, 1], workspace=workspace)
+    names = ["pretrained", "from scratch"]
+    names += [f"{name}, self-trained" for name in names]
+    assert [method.name for method in result.methods] == names
+    for method, teacher in zip(result.methods[2:], result.methods[:2], strict=True):
+        for seed, (name, taught_by) in enumerate(zip(method.runs, teacher.runs, strict=True)):
+            record = runs.load(tmp_path / name).record
+            assert record.parent is not None
+            assert record.parent.run == taught_by
+            assert (record.seed, record.training["validation"]) == (seed, 0)
+            assert [reading["by"] for reading in record.tests].count("evaluate") == 1
+        assert all(a > b for a, b in zip(method.seconds, teacher.seconds, strict=True))
+    # Without validation data nothing is chosen on results: what the recipe is for is exported.
+    assert result.chosen == "pretrained, self-trained"
+    assert result.model.parent.name == result.methods[2].runs[0]
+    pretrained, scratch = (method.accuracies for method in result.methods[2:])
+    differences = [a - b for a, b in zip(pretrained, scratch, strict=True)]
+    assert result.self_trained_gain is not None
+    assert result.self_trained_gain[0] == pytest.approx(statistics.fmean(differences))
+    assert pipeline.run("tiny", seeds=[0, 1], workspace=workspace).reused == 10
 
 
 @pytest.mark.slow

@@ -229,7 +229,7 @@ def test_no_label_beyond_those_drawn_is_read(
         return wrong
 
     # Every other label is wrong; drawn anew, such labels would give another draw.
-    monkeypatch.setattr("zoo.pipeline.finetuning.draw_labels", lambda *given: drawn)
+    monkeypatch.setattr("zoo.data.draw_labels", lambda *given: drawn)
     other = place(tmp_path / "poisoned", poisoned)
     copied = other.runs_root / teacher.name
     copied.parent.mkdir()

@@ -91,16 +91,19 @@ def _print(result: Any) -> None:
     ]
     click.echo(f"\n{result.recipe} on {result.dataset}, seeds {seeds}")
     table(("", "test accuracy", "validation", "s / seed"), rows)
-    if len(result.methods) > 1:
+    if len(result.methods) > 1 and result.validation_examples:
         click.echo(
             f"Chosen on {result.validation_examples:,} validation examples, not on the test split."
         )
-    if result.gain:
-        mean, deviation = (100 * figure for figure in result.gain)
-        click.echo(
-            f"Pretraining changed the test accuracy by {mean:+.2f} ± {deviation:.2f} points"
-            f" (paired, {len(result.seeds)} seeds)."
-        )
+    elif len(result.methods) > 1:
+        click.echo("Nothing was chosen on results: the recipe holds no labelled example out.")
+    for gain, after in ((result.gain, ""), (result.self_trained_gain, ", after self-training,")):
+        if gain:
+            mean, deviation = (100 * figure for figure in gain)
+            click.echo(
+                f"Pretraining changed the test accuracy{after} by {mean:+.2f} ± {deviation:.2f}"
+                f" points (paired, {len(result.seeds)} seeds)."
+            )
     reused = f" ({result.reused} finished runs used again)" if result.reused else ""
     click.echo(f"Time   {result.seconds:.1f} s{reused}")
     click.echo(f"Model  {result.model}  {result.model_bytes:,} bytes, proved by onnxruntime")
@@ -117,4 +120,5 @@ def _json(result: Any) -> dict[str, Any]:
         for method in result.methods
     ]
     whole = {"methods": methods, "proof": result.proof.to_json(), "gain": result.gain}
+    whole["self_trained_gain"] = result.self_trained_gain
     return dataclasses.asdict(result) | whole

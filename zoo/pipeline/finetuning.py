@@ -129,7 +129,9 @@ def make_finetuning(
         )
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
-                examples, train, held = labelled(parts["dataset"], data, training, finetune)
+                examples, train, held = labelled_examples(
+                    parts["dataset"], data, training, finetune
+                )
             classifier = Classifier(preprocess, model.encoder, top, frozen=finetune.freeze)  # type: ignore[arg-type]
             module = Finetuning(
                 classifier,
@@ -170,7 +172,7 @@ def parent_record(parent: Run) -> Parent:
     return Parent(parent.record.run, sha256, folder)
 
 
-def labelled(
+def labelled_examples(
     part: Part, data: Dataset, training: TrainConfig, finetune: FinetuneConfig
 ) -> tuple[Examples, torch.Tensor, torch.Tensor]:
     """Return the examples, the indices of those to train on, and of those held out."""

@@ -12,19 +12,21 @@ from typing import Any
 
 from zoo.api import ImageInput, RecipeSpec, TrainConfig
 from zoo.config import make, to_json
-from zoo.errors import BadOption, Unfit
+from zoo.errors import BadOption
 from zoo.export.proof import Proof
 from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.exporting import export
 from zoo.pipeline.finetuning import finetune
 from zoo.pipeline.pretraining import pretrain
 from zoo.pipeline.reuse import Earlier, key_of
+from zoo.pipeline.self_training import self_train
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
 from zoo.training import processes_of
 
 PRETRAINED, SCRATCH = "pretrained", "from scratch"
+SELF_TRAINED = ", self-trained"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +74,18 @@ class RecipeResult:
     @property
     def gain(self) -> tuple[float, float] | None:
         """Pretrained minus scratch, paired by seed: mean, sample deviation; None without both."""
+        return self._difference(PRETRAINED, SCRATCH)
+
+    @property
+    def self_trained_gain(self) -> tuple[float, float] | None:
+        """The same after both were trained on labels of their own."""
+        return self._difference(PRETRAINED + SELF_TRAINED, SCRATCH + SELF_TRAINED)
+
+    def _difference(self, name: str, other: str) -> tuple[float, float] | None:
         found = {method.name: method.accuracies for method in self.methods}
-        if len(self.seeds) < 2 or len(found) < 2:
+        if len(self.seeds) < 2 or not {name, other} <= found.keys():
             return None
-        pairs = zip(found[PRETRAINED], found[SCRATCH], strict=True)
-        differences = [a - b for a, b in pairs]
+        differences = [a - b for a, b in zip(found[name], found[other], strict=True)]
         return statistics.fmean(differences), statistics.stdev(differences)
 
 
@@ -91,9 +100,9 @@ def run(
 ) -> RecipeResult:
     """Run a recipe: pretrain, finetune and train from scratch for each seed, choose, export.
 
-    The choice is made on validation data; the test split is read once for each run, and once for
-    the proof. Finished runs of the same options are used again, and those that were stopped go on,
-    unless `fresh`.
+    The choice is made on validation data, where the recipe holds some out; the test split is read
+    once for each run, and once for the proof. Finished runs of the same options are used again, and
+    those that were stopped go on, unless `fresh`.
     """
     started = time.perf_counter()
     workspace = workspace or Workspace()
@@ -105,9 +114,8 @@ def run(
     seeds = list(seeds if seeds is not None else spec.seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise BadOption(f"seeds: {seeds} must name at least one seed, and each once.")
-    if spec.scratch and spec.finetuning.validation == 0:
-        raise Unfit(f"Recipe '{recipe}' holds no validation data out, so nothing can be chosen on.")
-    if max(map(processes_of, (spec.pretraining, spec.finetuning))) > 1:
+    trainings = (spec.pretraining, spec.finetuning, spec.self_training or spec.finetuning)
+    if max(map(processes_of, trainings)) > 1:
         raise BadOption(
             f"devices: recipe '{recipe}' trains in one process. For several, type zoo pretrain"
             " and zoo finetune."
@@ -118,13 +126,16 @@ def run(
     except KeyboardInterrupt:
         current().note("Type the same command again to go on from here.")
         raise
-    chosen = max(made, key=lambda name: statistics.fmean(_validation(made[name]) or [0.0]))
+    chosen = _chosen(spec, made)
     first = made[chosen][0]
     spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
-    methods = [
-        _method(name, made[name], spent.get(name), workspace, device or spec.finetuning.device)
-        for name in made
-    ]
+    methods = []
+    for name, runs_made in made.items():
+        before = spent.get(name.removesuffix(SELF_TRAINED))
+        methods.append(
+            _method(name, runs_made, before, workspace, device or spec.finetuning.device)
+        )
+        spent[name] = methods[-1].seconds  # what a self-training adds to
     exported = export(first, workspace=workspace)
     return RecipeResult(
         recipe=recipe,
@@ -148,15 +159,27 @@ def _make(
 ) -> tuple[list[Run], dict[str, list[Run]]]:
     """Return the pretrainings, and each method's classifiers, by seed."""
     of = len(seeds)
-    pretrainings, finetuned, scratch = [], [], []
+    names = [PRETRAINED, SCRATCH] if spec.scratch else [PRETRAINED]
+    steps = ["", SELF_TRAINED] if spec.self_training else [""]
+    pretrainings: list[Run] = []
+    made: dict[str, list[Run]] = {name + step: [] for step in steps for name in names}
     for number, seed in enumerate(seeds, 1):
         current().note(f"seed {seed} ({number} of {of})")
         pretrainings.append(maker.pretrain(seed))
-        finetuned.append(maker.finetune(seed, pretrainings[-1]))
+        made[PRETRAINED].append(maker.finetune(seed, pretrainings[-1]))
         if spec.scratch:
             # The same model: built for the input that the pretrained one was built for.
-            scratch.append(maker.finetune(seed, None, pretrainings[-1].input))
-    return pretrainings, {PRETRAINED: finetuned} | ({SCRATCH: scratch} if spec.scratch else {})
+            made[SCRATCH].append(maker.finetune(seed, None, pretrainings[-1].input))
+        for name in names if spec.self_training else []:
+            made[name + SELF_TRAINED].append(maker.self_train(seed, made[name][-1]))
+    return pretrainings, made
+
+
+def _chosen(spec: RecipeSpec, made: dict[str, list[Run]]) -> str:
+    """Return the method that is best on validation data; without any, what the recipe is for."""
+    if spec.finetuning.validation == 0:
+        return PRETRAINED + (SELF_TRAINED if spec.self_training else "")
+    return max(made, key=lambda name: statistics.fmean(_validation(made[name]) or [0.0]))
 
 
 class _Maker:
@@ -205,6 +228,25 @@ class _Maker:
             training=training,
             finetune=spec.finetune,
             input=input,
+            workspace=self.workspace,
+            recipe={"name": spec.name, "key": key},
+        )
+        return self.earlier.take_or_make(key, make_run)
+
+    def self_train(self, seed: int, teacher: Run) -> Run:
+        spec = self.spec
+        assert spec.self_training is not None  # asked for by the caller
+        fixed = {"seed": seed, "validation": spec.finetuning.validation}
+        training = make(TrainConfig, to_json(self._training(spec.self_training, seed)) | fixed)
+        parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
+        key = key_of(
+            self.workspace, parts, training, spec.finetune, teacher, self_train=spec.self_train
+        )
+        make_run = functools.partial(
+            self_train,
+            teacher,
+            training=training,
+            self_train=spec.self_train,
             workspace=self.workspace,
             recipe={"name": spec.name, "key": key},
         )

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zoo import runs
-from zoo.api import Component, FinetuneConfig, ImageInput, TrainConfig
+from zoo.api import Component, FinetuneConfig, ImageInput, SelfTrainConfig, TrainConfig
 from zoo.config import to_json
 from zoo.errors import RunError
 from zoo.pipeline.assembly import choose
@@ -95,6 +95,7 @@ def key_of(
     finetune: FinetuneConfig | None = None,
     parent: Run | None = None,
     input: ImageInput | None = None,
+    self_train: SelfTrainConfig | None = None,
 ) -> str:
     """Digest everything that decides what a run comes to, but for the data set's content."""
     content = {
@@ -103,6 +104,7 @@ def key_of(
         "input": input.shape if input else None,
         "device": str(resolve_device(training.device)),
         "parent": parent.record.weights_sha256 if parent else None,
+        **({"self_train": to_json(self_train)} if self_train else {}),
         "versions": {k: v for k, v in versions().items() if k != "onnx"},
     }
     return digest(content)

@@ -17,7 +17,7 @@ from zoo.loggers import check_logger
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import load_classifier
-from zoo.pipeline.finetuning import labelled, parent_record
+from zoo.pipeline.finetuning import labelled_examples, parent_record
 from zoo.pipeline.making import (
     augmenter,
     begun,
@@ -169,7 +169,7 @@ def _examples(
     The labels of the others are unknown from here on. Raises `Unfit` where there are no others.
     """
     training = make(TrainConfig, teacher.record.training, f"run '{teacher.name}'")
-    examples, train, held = labelled(part, data, training, finetune)
+    examples, train, held = labelled_examples(part, data, training, finetune)
     assert examples.labels is not None
     inputs = [examples.inputs]
     if data.unlabelled:

@@ -25,7 +25,8 @@ ROWS = 1024
 class Probe:
     """Measure a pretraining's encoder by the labels of held-out examples; an accuracy, 0..1.
 
-    `kind` is one of `PretrainConfig.probe`. `held` are those examples in order, on their device, (inputs,) a batch; `labels` int64, theirs.
+    `kind` is one of `PretrainConfig.probe`; `held` are those examples in order, on their device,
+    (inputs,) a batch; `labels` int64, theirs.
     """
 
     def __init__(
