@@ -1,25 +1,14 @@
-"""Pretraining objectives of the autoencoder family."""
+"""Pretraining objectives: without labels, over any backbone."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from zoo.api import Backbone, NoConfig, ObjectiveSpec, hookimpl, knob
+from zoo.api import Backbone, NoConfig, ObjectiveSpec, hookimpl
+from zoo_objectives.configs import ContrastiveConfig, DenoiseConfig, RedundancyConfig
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DenoiseConfig:
-    noise: float = knob(
-        0.3,
-        "masking: share of pixels blackened; gaussian: deviation, white is 1",
-        low=0.0,
-        high=1.0,
-    )
-    kind: Literal["masking", "gaussian"] = knob("masking", "how the input is corrupted")
 
 
 def build_reconstruct(config: NoConfig, backbone: Backbone) -> nn.Module:
@@ -32,6 +21,18 @@ def build_denoise(config: DenoiseConfig, backbone: Backbone) -> nn.Module:
     from zoo_objectives.reconstruction import Denoise
 
     return Denoise(config, backbone)
+
+
+def build_contrastive(config: ContrastiveConfig, backbone: Backbone) -> nn.Module:
+    from zoo_objectives.contrastive import Contrastive
+
+    return Contrastive(config, backbone)
+
+
+def build_redundancy(config: RedundancyConfig, backbone: Backbone) -> nn.Module:
+    from zoo_objectives.redundancy import Redundancy
+
+    return Redundancy(config, backbone)
 
 
 @hookimpl
@@ -49,5 +50,17 @@ def zoo_objectives() -> list[ObjectiveSpec]:
             config=DenoiseConfig,
             build=build_denoise,
             needs_decoder=True,
+        ),
+        ObjectiveSpec(
+            name="contrastive",
+            summary="find a picture's other view among those of a batch: SimCLR",
+            config=ContrastiveConfig,
+            build=build_contrastive,
+        ),
+        ObjectiveSpec(
+            name="redundancy",
+            summary="bring two views together, keep dimensions apart: VICReg, Barlow Twins",
+            config=RedundancyConfig,
+            build=build_redundancy,
         ),
     ]

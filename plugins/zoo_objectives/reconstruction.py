@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.api import Backbone, Losses, Preprocessing
-from zoo_objectives import DenoiseConfig
+from zoo_objectives.configs import DenoiseConfig
 
 
 class Reconstruct(nn.Module):

@@ -145,12 +145,17 @@ def build_objective(workspace: Workspace, part: Part, backbone: nn.Module) -> nn
 
 
 def check_objective(
-    part: Part, objective: nn.Module, backbone: nn.Module, preprocess: Preprocess
+    part: Part,
+    objective: nn.Module,
+    backbone: nn.Module,
+    preprocess: Preprocess,
+    *,
+    count: int = 2,
 ) -> None:
-    """Try an objective on zeros, before data is loaded; raises `PluginFault`."""
+    """Try an objective on `count` zeros, before data is loaded; raises `PluginFault`, `Unfit`."""
     # With gradients, for an objective may differentiate inside itself.
     with probing(part.entry, backbone, objective), torch.enable_grad():
-        raw = torch.zeros(2, *preprocess.source.shape, dtype=torch.uint8)
+        raw = torch.zeros(count, *preprocess.source.shape, dtype=torch.uint8)
         losses = objective(backbone, preprocess(raw), raw)
         if not isinstance(losses, Losses):
             raise _fault(part.entry, f"it returned {type(losses).__name__}, not Losses")

@@ -95,7 +95,8 @@ def make_pretraining(
         model = assembly.build_backbone(parts["backbone"], data.input)
         task = assembly.build_objective(workspace, parts["objective"], model)
         preprocess = assembly.preprocess_for(data.input, data.input, model)
-        assembly.check_objective(parts["objective"], task, model, preprocess)
+        fewest = _fewest(training, place)
+        assembly.check_objective(parts["objective"], task, model, preprocess, count=fewest)
         record = start_record(
             "pretrain",
             parts,
@@ -138,6 +139,15 @@ def make_pretraining(
             run.save_weights(whole(tensors))
             run.record.metrics = summary(epochs, train=len(train), validation=len(held))
     return run
+
+
+def _fewest(training: TrainConfig, place: Place) -> int:
+    """Say whether the options let a process have a batch of one example, or two at least."""
+    counts = [
+        training.batch_size,
+        *([int(training.validation)] if training.validation >= 1 else []),
+    ]
+    return max(1, min(2, *(count // place.world for count in counts)))
 
 
 def _inputs(part: Part, data: Dataset) -> tuple[list[torch.Tensor], torch.Tensor | None]:

@@ -1,0 +1,56 @@
+"""The options of every objective; light, for `zoo pretrain --help` reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from zoo.api import knob
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenoiseConfig:
+    noise: float = knob(
+        0.3,
+        "masking: share of pixels blackened; gaussian: deviation, white is 1",
+        low=0.0,
+        high=1.0,
+    )
+    kind: Literal["masking", "gaussian"] = knob("masking", "how the input is corrupted")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """How two views of a picture are drawn, and what they are projected through."""
+
+    crop: float = knob(
+        0.4, "smallest share of the picture that a view shows; 1: all of it", low=0.05, high=1.0
+    )
+    shift: float = knob(
+        0.1, "largest move beyond the picture, as a share of its side", low=0.0, high=0.5
+    )
+    rotate: float = knob(15.0, "turn by up to so many degrees", low=0.0, high=180.0)
+    flip: bool = knob(False, "mirror half of the views: where left and right mean the same")
+    brightness: float = knob(0.4, "largest change of brightness", low=0.0, high=1.0)
+    contrast: float = knob(0.4, "largest change of contrast", low=0.0, high=1.0)
+    colour: float = knob(0.4, "largest change of each channel of several", low=0.0, high=1.0)
+    blur: float = knob(0.0, "probability that a view is blurred", low=0.0, high=1.0)
+    erase: float = knob(0.0, "probability that a rectangle is blackened", low=0.0, high=1.0)
+    noise: float = knob(0.0, "deviation of added noise, white is 1", low=0.0, high=1.0)
+    norm: bool = knob(True, "batch normalization in the projector")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig(ViewsConfig):
+    widths: tuple[int, ...] = knob((256, 128), "widths of the projector, its output last", low=1)
+    temperature: float = knob(0.2, "what similarities are divided by", low=0.01, high=10.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RedundancyConfig(ViewsConfig):
+    kind: Literal["vicreg", "barlow"] = knob("vicreg", "which loss: VICReg's or Barlow Twins'")
+    widths: tuple[int, ...] = knob((512, 512), "widths of the projector, its output last", low=1)
+    invariance: float = knob(25.0, "vicreg: weight of the views' squared distance", low=0.0)
+    variance: float = knob(25.0, "vicreg: weight of the deviation that falls short of 1", low=0.0)
+    covariance: float = knob(1.0, "vicreg: weight of the squared covariances", low=0.0)
+    redundancy: float = knob(0.005, "barlow: weight of what is off the diagonal", low=0.0)

@@ -1,0 +1,36 @@
+"""The scale on which black is 0 and white is 1, whatever a backbone's preprocessing made of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo.api import Backbone, Preprocessing
+
+
+class Scale(nn.Module):
+    """Take preprocessed inputs, N x C x H x W, to 0..1 and back; nothing of it is saved."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        wanted = getattr(backbone, "preprocessing", Preprocessing())
+        for name in ("mean", "std"):  # 1 x C x 1 x 1, or 1 x 1 x 1 x 1 for all channels
+            values = torch.tensor(getattr(wanted, name)).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    @property
+    def black(self) -> Tensor:
+        return -self.mean / self.std
+
+    @property
+    def white(self) -> Tensor:
+        return (1 - self.mean) / self.std
+
+    def to_unit(self, inputs: Tensor) -> Tensor:
+        return inputs * self.std + self.mean
+
+    def from_unit(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean) / self.std
