@@ -23,6 +23,7 @@ EVERY = list(
 SAMPLE = {
     *(("mlp", "reconstruct", "linear"), ("conv", "denoise", "mlp")),
     *(("conv-residual", "contrastive", "linear"), ("conv-nano", "redundancy", "mlp")),
+    *(("mlp", name, "linear") for name in ("masked", "sparse", "variational", "adversarial")),
 }
 CASES = [pytest.param(*names, marks=[] if names in SAMPLE else pytest.mark.slow) for names in EVERY]
 SMALL = {"conv": {"channels": (8, 16)}, "conv-residual": {"channels": (8, 16)}}

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.api import Backbone, NoConfig, ObjectiveSpec, hookimpl
-from zoo_objectives.configs import ContrastiveConfig, DenoiseConfig, RedundancyConfig
+from zoo_objectives.configs import (
+    AdversarialConfig,
+    ContrastiveConfig,
+    DenoiseConfig,
+    MaskedConfig,
+    RedundancyConfig,
+    SparseConfig,
+    VariationalConfig,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +29,30 @@ def build_denoise(config: DenoiseConfig, backbone: Backbone) -> nn.Module:
     from zoo_objectives.reconstruction import Denoise
 
     return Denoise(config, backbone)
+
+
+def build_masked(config: MaskedConfig, backbone: Backbone) -> nn.Module:
+    from zoo_objectives.masked import Masked
+
+    return Masked(config, backbone)
+
+
+def build_sparse(config: SparseConfig, backbone: Backbone) -> nn.Module:
+    from zoo_objectives.sparse import Sparse
+
+    return Sparse(config, backbone)
+
+
+def build_variational(config: VariationalConfig, backbone: Backbone) -> nn.Module:
+    from zoo_objectives.variational import Variational
+
+    return Variational(config, backbone)
+
+
+def build_adversarial(config: AdversarialConfig, backbone: Backbone) -> nn.Module:
+    from zoo_objectives.adversarial import Adversarial
+
+    return Adversarial(config, backbone)
 
 
 def build_contrastive(config: ContrastiveConfig, backbone: Backbone) -> nn.Module:
@@ -50,6 +82,35 @@ def zoo_objectives() -> list[ObjectiveSpec]:
             config=DenoiseConfig,
             build=build_denoise,
             needs_decoder=True,
+        ),
+        ObjectiveSpec(
+            name="masked",
+            summary="predict masked squares of the input: SimMIM",
+            config=MaskedConfig,
+            build=build_masked,
+            needs_decoder=True,
+        ),
+        ObjectiveSpec(
+            name="sparse",
+            summary="return the input through a code of which little is active",
+            config=SparseConfig,
+            build=build_sparse,
+            needs_decoder=True,
+        ),
+        ObjectiveSpec(
+            name="variational",
+            summary="VAE and β-VAE: a code drawn from a learned normal distribution",
+            config=VariationalConfig,
+            build=build_variational,
+            needs_decoder=True,
+        ),
+        ObjectiveSpec(
+            name="adversarial",
+            summary="return the input, and fool a discriminator of codes or pictures",
+            config=AdversarialConfig,
+            build=build_adversarial,
+            needs_decoder=True,
+            watch="reconstruction",
         ),
         ObjectiveSpec(
             name="contrastive",

@@ -12,11 +12,53 @@ from zoo.api import knob
 class DenoiseConfig:
     noise: float = knob(
         0.3,
-        "masking: share of pixels blackened; gaussian: deviation, white is 1",
+        "masking: share of pixels blackened; salt-pepper: share made black or white;"
+        " gaussian: deviation, white is 1",
         low=0.0,
         high=1.0,
     )
-    kind: Literal["masking", "gaussian"] = knob("masking", "how the input is corrupted")
+    kind: Literal["masking", "gaussian", "salt-pepper"] = knob(
+        "masking", "how the input is corrupted"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseConfig:
+    kind: Literal["kl", "l1", "top-k"] = knob(
+        "kl",
+        "kl: penalty on each unit's mean; l1: on each value; top-k: the largest alone are used",
+    )
+    weight: float = knob(0.003, "kl, l1: weight of the penalty, summed over the units", low=0.0)
+    activation: float = knob(
+        0.05, "kl: mean activation of a unit that is aimed at", low=0.001, high=0.999
+    )
+    keep: float = knob(0.25, "top-k: share of the units that is used", low=0.001, high=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariationalConfig:
+    beta: float = knob(1.0, "weight of the divergence from the prior; 1: a plain VAE", low=0.0)
+    deviation: float = knob(
+        0.2, "deviation of a pixel about what is decoded, white is 1", low=0.01, high=10.0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    on: Literal["code", "reconstruction"] = knob(
+        "code", "what is judged: the code against a normal prior, or pictures against inputs"
+    )
+    weight: float = knob(0.1, "weight of fooling the discriminator", low=0.0)
+    width: int = knob(256, "code: hidden width of the discriminator", low=1)
+    channels: int = knob(32, "reconstruction: first channels of the discriminator", low=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedConfig:
+    patch: int = knob(4, "side of a masked square", low=1)
+    ratio: float = knob(0.6, "share of the squares that is masked", low=0.01, high=1.0)
+    fill: Literal["learned", "black"] = knob("learned", "what a masked pixel holds")
+    loss: Literal["l2", "l1"] = knob("l2", "squared or absolute error of masked pixels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,19 @@ from torch import Tensor, nn
 from zoo.api import Backbone, Preprocessing
 
 
+def decoded_shape(backbone: Backbone) -> tuple[int, int, int]:
+    """Return the shape of a preprocessed input, C x H x W, as the decoder gives it."""
+    decoder = backbone.decoder
+    assert decoder is not None  # the spec's needs_decoder
+    modes = {module: module.training for module in decoder.modules()}
+    decoder.eval()  # batch statistics stay as they are
+    with torch.no_grad():
+        _, channels, height, width = decoder(torch.zeros(1, backbone.features)).shape
+    for module, mode in modes.items():
+        module.training = mode
+    return channels, height, width
+
+
 class Scale(nn.Module):
     """Take preprocessed inputs, N x C x H x W, to 0..1 and back; nothing of it is saved."""
 

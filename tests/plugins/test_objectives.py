@@ -81,9 +81,9 @@ class Spy(nn.Module):
         return hidden.reshape(inputs.shape)
 
 
-def raw_bytes(input: ImageInput, count: int = 5) -> Tensor:
+def raw_bytes(input: ImageInput, count: int = 5, low: int = 1, high: int = 256) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(1, 256, (count, *input.shape), dtype=torch.uint8, generator=generator)
+    return torch.randint(low, high, (count, *input.shape), dtype=torch.uint8, generator=generator)
 
 
 def spied(
@@ -91,13 +91,15 @@ def spied(
     input: ImageInput,
     wanted: Preprocessing | None = None,
     count: int = 5,
+    low: int = 1,
+    high: int = 256,
     **options: Any,
 ) -> tuple[Spy, Tensor, Losses]:
     """Run an objective once; return the backbone with what it saw, the clean inputs, the loss."""
     torch.manual_seed(0)
     backbone = Spy(input, wanted)
     objective = build_objective(WORK, lookup(name, **options), backbone)
-    raw = raw_bytes(input, count)
+    raw = raw_bytes(input, count, low, high)
     inputs = Preprocess(input, input, wanted or Preprocessing())(raw)
     return backbone, inputs, objective(backbone, inputs, raw)
 
@@ -237,7 +239,10 @@ def test_reconstruct_is_the_mean_squared_error(
 # --- denoise --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["masking", "gaussian"])
+KINDS = ["masking", "gaussian", "salt-pepper"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("input", "wanted"), [(GREY_8, None), (COLOUR_6, IMAGENET)])
 def test_denoise_is_measured_against_the_clean_input(
     kind: str, input: ImageInput, wanted: Preprocessing | None
@@ -318,7 +323,27 @@ def test_gaussian_noise_is_in_units_of_black_to_white(
         assert (pixels.abs() < noise).double().mean().item() == pytest.approx(0.683, abs=0.02)
 
 
-@pytest.mark.parametrize("kind", ["masking", "gaussian"])
+@pytest.mark.parametrize(("input", "wanted"), STATISTICS)
+@pytest.mark.parametrize("noise", [0.1, 0.6, 1.0])
+def test_salt_and_pepper_are_as_frequent(
+    input: ImageInput, wanted: Preprocessing, noise: float
+) -> None:
+    options = {"kind": "salt-pepper", "noise": noise}
+    # No byte of the input is black or white.
+    backbone, inputs, _ = spied("denoise", input, wanted, count=400, low=1, high=255, **options)
+    (corrupted,) = backbone.seen
+    ends = torch.tensor([[[[0]]], [[[255]]]], dtype=torch.uint8).expand(2, *input.shape)
+    black, white = Preprocess(input, input, wanted)(ends)
+    changed = ~torch.isclose(corrupted, inputs)
+    pepper = changed & torch.isclose(corrupted, black, atol=1e-5)
+    salt = changed & torch.isclose(corrupted, white, atol=1e-5)
+    assert torch.equal(changed, pepper | salt)
+    deviation = (noise / 2 * (1 - noise / 2) / changed.numel()) ** 0.5
+    for grains in (pepper, salt):
+        assert abs(grains.double().mean().item() - noise / 2) < 5 * deviation
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_noise_is_plain_reconstruction(kind: str) -> None:
     backbone, inputs, losses = spied("denoise", COLOUR_6, IMAGENET, noise=0.0, kind=kind)
     assert torch.equal(backbone.seen[0], inputs)
