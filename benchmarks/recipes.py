@@ -25,7 +25,7 @@ from zoo.api import RecipeSpec
 from zoo.cli.options import progress
 from zoo.config import to_json
 from zoo.evidence import ledger
-from zoo.evidence.rows import markdown
+from zoo.evidence.rows import interval, markdown, percent
 from zoo.evidence.spread import Spread, paired, spread
 from zoo.machine import commit, cores, processor
 from zoo.pipeline import Workspace
@@ -137,9 +137,8 @@ def changes(cells: list[dict[str, Any]]) -> Iterator[str]:
             change = paired(ours, theirs)
             if change and change.low is not None and change.high is not None:
                 yield (
-                    f"`{name}`{after}: pretraining changed it by {100 * change.mean:+.2f} points, 95 %"
-                    f" interval {100 * change.low:+.2f} to {100 * change.high:+.2f}"
-                    f" ({change.count} seeds)."
+                    f"`{name}`{after}: pretraining changed it by {100 * change.mean:+.2f} points,"
+                    f" 95 % interval {interval(change)} ({change.count} seeds)."
                 )
 
 
@@ -147,16 +146,13 @@ def render(cells: list[dict[str, Any]]) -> str:
     """Write the table, what pretraining changed, and where it was measured, as Markdown."""
     rows = []
     for row in shown(cells):
-        deviation = (
-            "" if row.accuracy.deviation is None else f" ± {100 * row.accuracy.deviation:.2f}"
-        )
         rows.append(
             (
                 f"`{row.recipe}`",
                 row.labels,
                 f"{row.parameters:,}",
                 row.method,
-                f"{100 * row.accuracy.mean:.2f}{deviation} %",
+                percent(row.accuracy),
                 str(row.accuracy.count),
                 f"{row.seconds:,.0f}",
             )
