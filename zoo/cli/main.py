@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "finetune": ("train", "finetune", "Finetune a pretrained backbone, or train one anew."),
     "resume": ("train", "resume", "Go on with a run that stopped before its end."),
     "evaluate": ("measure", "evaluate", "Measure a classifier on the test split."),
+    "compare": ("compare", "compare", "Compare finished classifiers by method, paired by seed."),
+    "reproduce": ("reproduce", "reproduce", "Make a run again, and hold it against its record."),
     "export": ("deploy", "export", "Write a classifier as one proved ONNX file."),
     "validate": ("deploy", "validate", "Prove an exported file once more."),
     "bench": ("bench", "bench", "Ask whether pretraining helps, and with how many labels."),

@@ -35,7 +35,8 @@ def evaluate(
         return
     times = "once" if found.test_readings == 1 else f"{found.test_readings} times"
     click.echo(
-        f"{found.run}\naccuracy {percent(found.accuracy)} on {found.examples:,} test examples of"
+        f"{found.run}\naccuracy {percent(found.accuracy)} (95 % interval"
+        f" {' to '.join(map(percent, found.interval))}) on {found.examples:,} test examples of"
         f" {found.dataset}; the test split has been read {times} for this run"
     )
     table(

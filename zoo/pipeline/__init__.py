@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zoo.pipeline.benchmarking import benchmark
     from zoo.pipeline.bundling import bundle, bundle_verify
     from zoo.pipeline.catalogue import list, plugins, runs, show
+    from zoo.pipeline.comparing import compare
     from zoo.pipeline.evaluation import evaluate
     from zoo.pipeline.exporting import ExportConfig, export, validate
     from zoo.pipeline.finetuning import finetune
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from zoo.pipeline.prediction import predict
     from zoo.pipeline.pretraining import pretrain
     from zoo.pipeline.recipes import run
+    from zoo.pipeline.reproducing import reproduce
     from zoo.pipeline.resuming import resume
     from zoo.pipeline.workspace import Workspace
 
@@ -40,6 +42,7 @@ __all__ = [
     "benchmark",
     "bundle",
     "bundle_verify",
+    "compare",
     "evaluate",
     "export",
     "finetune",
@@ -50,6 +53,7 @@ __all__ = [
     "plugins",
     "predict",
     "pretrain",
+    "reproduce",
     "resume",
     "run",
     "runs",
@@ -66,6 +70,7 @@ _MODULES = {
     "benchmark": "benchmarking",
     "bundle": "bundling",
     "bundle_verify": "bundling",
+    "compare": "comparing",
     "evaluate": "evaluation",
     "export": "exporting",
     "finetune": "finetuning",
@@ -76,6 +81,7 @@ _MODULES = {
     "plugins": "catalogue",
     "predict": "prediction",
     "pretrain": "pretraining",
+    "reproduce": "reproducing",
     "resume": "resuming",
     "run": "recipes",
     "self_train": "self_training",

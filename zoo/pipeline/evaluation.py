@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.api import Dataset, Examples
 from zoo.data import checked
 from zoo.errors import DataError
+from zoo.evidence.spread import wilson
 from zoo.models import Classifier
 from zoo.pipeline import assembly
 from zoo.pipeline.workspace import Workspace
@@ -35,6 +36,7 @@ class Evaluation:
     run: str
     dataset: str
     accuracy: float
+    interval: list[float]
     examples: int
     classes: list[ClassFigures]
     confusion: list[list[int]]
@@ -44,11 +46,16 @@ class Evaluation:
 def evaluate(
     run: Run | str | Path, *, device: str = "auto", workspace: Workspace | None = None
 ) -> Evaluation:
-    """Measure a finished finetuning on its data set's test split, and record the reading."""
+    """Measure a finished finetuning on its data set's test split, and record the reading.
+
+    The reading holds the accuracy's 95 % interval, Wilson's: how far it may lie from the accuracy
+    on all examples of that kind.
+    """
     workspace = workspace or Workspace()
     run = workspace.finetuned(run)
     classifier, data = load_classifier(run, workspace)
-    classifier.to(resolve_device(device))
+    used = resolve_device(device)
+    classifier.to(used)
     with cpu_threads(run.record.threads):
         check_test(run, data)
         reading = run.add_test("evaluate")
@@ -57,11 +64,14 @@ def evaluate(
     assert examples.labels is not None
     matrix = confusion(logits.argmax(1), examples.labels, len(run.record.classes))
     accuracy = accuracy_of(logits, examples.labels)
-    run.finish_test(reading, accuracy=accuracy, examples=len(examples))
+    low, high = wilson(round(accuracy * len(examples)), len(examples))
+    figures = {"accuracy": accuracy, "examples": len(examples), "interval": [low, high]}
+    run.finish_test(reading, **figures, device=str(used))
     return Evaluation(
         run=run.name,
         dataset=run.record.dataset.name,
         accuracy=accuracy,
+        interval=[low, high],
         examples=len(examples),
         classes=_per_class(matrix, run.record.classes),
         confusion=matrix.tolist(),

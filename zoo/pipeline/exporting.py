@@ -21,6 +21,7 @@ from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
 from zoo.folders import check_writable, workshop, write_atomic
 from zoo.pipeline import model_files, shrinking
+from zoo.pipeline.lineage import KEY, lineage
 from zoo.pipeline.model_files import Source
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -90,6 +91,7 @@ def export(
             raise ProofError(f"No file was written: {failure(proof)}")
         # The proof first: a model under its final name always has one.
         content = {**proof.to_json(), "candidates": [c.to_json() for c in made.candidates]}
+        content[KEY] = lineage(run, workspace)
         write_atomic(proof_path(target), _dump(content))
         write_atomic(target, made.data)
     return Exported(target, len(made.data), proof, made.candidates)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from zoo.api import FinetuneConfig, PretrainConfig, SelfTrainConfig, TrainConfig
 from zoo.config import make
-from zoo.errors import RunError
 from zoo.pipeline import assembly
 from zoo.pipeline.finetuning import make_finetuning
+from zoo.pipeline.lineage import parent_of
 from zoo.pipeline.pretraining import make_pretraining
 from zoo.pipeline.self_training import make_self_training
 from zoo.pipeline.workspace import Workspace
@@ -43,7 +42,7 @@ def resume(
         return make_pretraining(workspace, parts, training, looked, resumed=run)
     if record.self_train is not None:
         taught = make(SelfTrainConfig, record.self_train, f"run '{run.name}'")
-        teacher = _parent(run, workspace.teacher)
+        teacher = parent_of(run, workspace)
         assert teacher is not None  # a self-training has one
         return make_self_training(workspace, teacher, training, taught, resumed=run)
     return make_finetuning(
@@ -51,22 +50,7 @@ def resume(
         parts,
         training,
         make(FinetuneConfig, record.finetune or {}, f"run '{run.name}'"),
-        parent=_parent(run, workspace.pretrained),
+        parent=parent_of(run, workspace),
         input=run.input,
         resumed=run,
     )
-
-
-def _parent(run: Run, find: Callable[[Path | str], Run]) -> Run | None:
-    """Find the run that a finetuning started from; raises `RunError` where it changed."""
-    recorded = run.record.parent
-    if recorded is None:
-        return None
-    places = [run.folder.parent / recorded.run, Path(recorded.folder or recorded.run)]
-    found = [place for place in places if place.is_dir()]
-    parent = find(found[0] if found else recorded.run)
-    if parent.record.weights_sha256 != recorded.weights_sha256:
-        raise RunError(
-            f"Run '{run.name}' started from '{parent.name}', whose weights are others now."
-        )
-    return parent

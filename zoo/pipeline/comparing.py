@@ -1,0 +1,248 @@
+"""`compare`: finished classifiers by method, paired by seed; nothing is read but their records."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import RunError, UsageError, ZooError
+from zoo.evidence.rows import Measured, Row, rows
+from zoo.pipeline.bench_plan import SCRATCH
+from zoo.pipeline.lineage import parent_of
+from zoo.pipeline.reuse import HARMLESS
+from zoo.pipeline.workspace import Workspace
+from zoo.record import PartRecord, Record
+from zoo.runs import Run
+
+MACHINE = ("threads", "device", "devices", "strategy")
+PRETRAINING = "pretraining"
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """One run, what it was made with but for the seed, and what was measured of it."""
+
+    run: str
+    method: str
+    seed: int
+    labels: int | None
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    accuracy: float
+    test_readings: int
+    seconds: tuple[float, float]
+    examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What finished runs show. `differences` are the settings in which they differ, with values.
+
+    `readings` counts for each row how often the test split was read for its runs, in all.
+    """
+
+    rows: list[Row]
+    readings: list[int]
+    differences: dict[str, list[Any]]
+    notes: list[str]
+    runs: list[Compared]
+
+
+def compare(runs: Sequence[Run | str | Path], *, workspace: Workspace | None = None) -> Comparison:
+    """Compare finished finetunings that were evaluated: a row a method, paired by seed.
+
+    The test split is not read. Differences are to the runs from scratch whose other settings are
+    equal, else to the first method named on the same data set and number of labels.
+    Raises `ZooError` where a run has no recorded evaluation, and names the command to type.
+    """
+    workspace = workspace or Workspace()
+    found = {run.name: run for run in map(workspace.finetuned, runs)}
+    if len(found) < 2:
+        raise UsageError("Name two runs or more to compare. See: zoo runs")
+    missing = [run for run in found.values() if reading_of(run.record) is None]
+    if missing:
+        lines = "".join(f"\n  zoo evaluate {run.folder}" for run in missing)
+        raise RunError(f"{len(missing)} of the runs were not evaluated. Type:{lines}")
+    compared = [_compared(run, workspace) for run in found.values()]
+    differences = _differences([each.settings for each in compared])
+    named = _named(compared, differences)
+    made: list[Row] = []
+    readings: list[int] = []
+    notes: list[str] = []
+    for block in _blocks(compared).values():
+        groups: dict[str, list[Compared]] = {}
+        for each in block:
+            groups.setdefault(named[each.run], []).append(each)
+        for name, members in groups.items():
+            groups[name] = _once_a_seed(name, members, notes)
+        for name, baseline in _baselines(groups).items():
+            pair = {baseline: groups[baseline]} if baseline else {}
+            wanted = {k: list(map(_measured, v)) for k, v in {**pair, name: groups[name]}.items()}
+            row = next(
+                each
+                for each in rows(block[0].labels, block[0].examples, wanted, baseline)
+                if each.method == name
+            )
+            made.append(row)
+            readings.append(sum(each.test_readings for each in groups[name]))
+            notes += _unequal(groups[name], groups[baseline]) if baseline else []
+    notes += _machines(compared)
+    return Comparison(made, readings, differences, list(dict.fromkeys(notes)), compared)
+
+
+def reading_of(record: Record) -> dict[str, Any] | None:
+    """Return the last reading of the test split by `evaluate`, if there is one."""
+    found = [t for t in record.tests if t.get("by") == "evaluate" and "accuracy" in t]
+    return found[-1] if found else None
+
+
+def _compared(run: Run, workspace: Workspace) -> Compared:
+    try:
+        parent = parent_of(run, workspace)
+    except ZooError as error:
+        raise RunError(
+            f"What run '{run.name}' was pretrained with cannot be told: {error} Leave it out."
+        ) from None
+    record = run.record
+    reading = reading_of(record)
+    assert reading is not None
+    objective = parent.record.objective if parent else None
+    machine = {name: getattr(record, name) for name in ("device", "processor", "threads")}
+    return Compared(
+        run=run.name,
+        method=objective.name if objective else SCRATCH,
+        seed=record.seed,
+        labels=(record.finetune or {}).get("labels"),
+        settings=_settings(record, parent.record if parent else None),
+        machine=machine | {"torch": record.versions.get("torch")},
+        accuracy=float(reading["accuracy"]),
+        test_readings=len(record.tests),
+        seconds=((parent.record.seconds or 0.0) if parent else 0.0, record.seconds or 0.0),
+        examples=int(record.metrics.get("train_examples", 0)),
+    )
+
+
+def _settings(record: Record, parent: Record | None) -> dict[str, Any]:
+    """Write all that a run was made with, but for seed and machine, under one name each."""
+    found: dict[str, Any] = {}
+    for kind in ("dataset", "backbone", "head"):
+        found |= _part(kind, getattr(record, kind))
+    found |= _training(record)
+    found |= record.finetune or {}
+    if parent is None or parent.objective is None:
+        return found | {"objective": None}
+    own = _part("objective", parent.objective) | _training(parent)
+    own |= _part("dataset", parent.dataset)
+    own["seed"] = "the finetuning's" if parent.seed == record.seed else parent.seed
+    objective = {name: own.pop(name) for name in list(own) if name.startswith("objective")}
+    return found | objective | {f"{PRETRAINING}.{name}": value for name, value in own.items()}
+
+
+def _part(kind: str, part: PartRecord) -> dict[str, Any]:
+    options = {f"{kind}.{name}": value for name, value in part.options.items()}
+    return {kind: part.name, f"{kind}.plugin": f"{part.plugin} {part.version}", **options}
+
+
+def _training(record: Record) -> dict[str, Any]:
+    left_out = (*HARMLESS, *MACHINE, "seed")
+    return {name: value for name, value in record.training.items() if name not in left_out}
+
+
+def _differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the settings that are not the same in all that have them, with their values."""
+    found = {}
+    for name in dict.fromkeys(name for each in settings for name in each):
+        values = {_json(each[name]): each[name] for each in settings if name in each}
+        if len(values) > 1:
+            found[name] = list(values.values())
+    return found
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _named(compared: Sequence[Compared], differences: Mapping[str, Any]) -> dict[str, str]:
+    """Name each run's method: by its objective, and by its own settings where that is not enough.
+
+    What every method with that objective has alike tells none of them apart.
+    """
+    names = {}
+    for each in compared:
+        alike = [o for o in compared if o.method == each.method]
+        own = _differences([other.settings for other in alike if _block(other) == _block(each)])
+        told = [f"{name} {_said(each.settings.get(name))}" for name in own if name in differences]
+        names[each.run] = ", ".join([each.method, *told])
+    return names
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value).lower() if value in (True, False) else str(value)
+
+
+def _block(each: Compared) -> str:
+    """What runs must share for their accuracies to stand in one column: the set, the labels."""
+    data = {k: v for k, v in each.settings.items() if k.split(".")[0] in ("dataset", "labels")}
+    return _json(data)
+
+
+def _blocks(compared: Sequence[Compared]) -> dict[str, list[Compared]]:
+    found: dict[str, list[Compared]] = {}
+    order = sorted(compared, key=lambda each: (each.labels is None, each.labels or 0))
+    for each in order:
+        found.setdefault(_block(each), []).append(each)
+    return found
+
+
+def _once_a_seed(name: str, members: Sequence[Compared], notes: list[str]) -> list[Compared]:
+    """Keep the last run of each seed, and say where there were several."""
+    last = {each.seed: each for each in members}
+    if len(last) < len(members):
+        notes.append(f"{name}: of several runs with one seed the last one named counts.")
+    return list(last.values())
+
+
+def _baselines(groups: Mapping[str, Sequence[Compared]]) -> dict[str, str | None]:
+    """Say for each method what it is compared to; the first row of a block to nothing."""
+    scratch = [name for name, members in groups.items() if members[0].method == SCRATCH]
+    found: dict[str, str | None] = {}
+    for name in sorted(groups, key=lambda name: name not in scratch):
+        equal = [each for each in scratch if not _rest(groups[name][0], groups[each][0])]
+        choices = [*equal, *scratch, *groups]
+        found[name] = choices[0] if name not in choices[:1] else None
+    return found
+
+
+def _rest(one: Compared, other: Compared) -> list[str]:
+    """Name the settings that differ beside what pretrained the two."""
+    both = _differences([one.settings, other.settings])
+    return [n for n in both if not n.startswith(("objective", PRETRAINING))]
+
+
+def _unequal(members: Sequence[Compared], base: Sequence[Compared]) -> list[str]:
+    rest = _rest(members[0], base[0])
+    lone = {each.seed for each in members} ^ {each.seed for each in base}
+    names = f"{members[0].method} and {base[0].method}"
+    said = []
+    if rest and members[0].method != base[0].method:
+        said.append(f"{names} differ in more than pretraining: {', '.join(rest)}.")
+    if lone:
+        seeds = ", ".join(map(str, sorted(lone)))
+        said.append(f"{names}: seeds {seeds} are not in both, and not in the difference.")
+    return said
+
+
+def _machines(compared: Sequence[Compared]) -> list[str]:
+    found = _differences([each.machine for each in compared])
+    return [
+        f"They were made with several {name}: {', '.join(map(str, found[name]))}." for name in found
+    ]
+
+
+def _measured(each: Compared) -> Measured:
+    return Measured(each.seed, each.accuracy, *each.seconds)

@@ -1,0 +1,139 @@
+"""What a run or a published model states of itself: two records, an accuracy, its interval."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import RunError
+from zoo.evidence.spread import wilson
+from zoo.export.bundle import manifest
+from zoo.export.golden import proof_path
+from zoo.export.modelfile import open_model
+from zoo.pipeline.lineage import KEY, from_lineage, parent_of
+from zoo.pipeline.workspace import Workspace
+from zoo.record import Record
+from zoo.runs import Run, find
+
+CARDS = (".onnx", ".json", ".md")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """A record to be made again, with that of its pretraining. `run` is None for a model's card.
+
+    `accuracy` and its 95 % `interval` are those of the test split; a pretraining has none.
+    """
+
+    name: str
+    record: Record
+    parent: Record | None
+    run: Run | None
+    accuracy: float | None
+    interval: tuple[float, float] | None
+
+
+def stated(source: Run | str | Path, workspace: Workspace) -> Stated:
+    """Read what is to be reproduced; raises `ZooError` where it contradicts itself."""
+    path = source.folder if isinstance(source, Run) else Path(source)
+    if _is_card(path):
+        return _of_card(path)
+    run = find(workspace.runs_root, str(path), _finished, "finished run")
+    run.load_weights()  # they are those of the record, or it is told now
+    parent = parent_of(run, workspace)
+    if parent is not None:
+        parent.load_weights()
+    return _stated(run.name, run.record, parent.record if parent else None, run)
+
+
+def _finished(run: Run) -> bool:
+    return run.record.status == "finished"
+
+
+def _is_card(path: Path) -> bool:
+    if path.is_dir():
+        return (path / manifest.NAME).is_file() and not (path / "run.json").is_file()
+    return path.suffix in CARDS and path.is_file()
+
+
+def _of_card(path: Path) -> Stated:
+    """Read the proof beside a model, or in the bundle that the path names or lies in."""
+    folder = path if path.is_dir() else path.parent
+    model = path
+    if path.suffix != ".onnx":
+        content = manifest.read(folder)
+        model = folder / str(content["model"]["file"])
+        wrong = manifest.faults(folder, content)
+        if wrong:
+            name, fault = next(iter(wrong.items()))
+            raise RunError(f"'{folder}' is not as it was bundled: {name} {fault}.")
+    proof = proof_path(model)
+    try:
+        content = json.loads(proof.read_bytes())
+    except FileNotFoundError:
+        raise RunError(
+            f"'{proof}' is missing: it says how the model was trained. Type: zoo export RUN"
+        ) from None
+    except ValueError as error:
+        raise RunError(f"'{proof}' is corrupt: {error}.") from None
+    record, parent = from_lineage(content.get(KEY) if isinstance(content, dict) else None, proof)
+    card = open_model(model).card
+    if card.weights_sha256 != record.weights_sha256:
+        raise RunError(
+            f"'{model}' was made from other weights than '{proof.name}' says: {_short(card)} and"
+            f" {str(record.weights_sha256)[:12]}."
+        )
+    return _stated(record.run, record, parent, None)
+
+
+def _short(card: Any) -> str:
+    return str(card.weights_sha256)[:12]
+
+
+def _stated(name: str, record: Record, parent: Record | None, run: Run | None) -> Stated:
+    """Hold a record against itself; what it says twice must be the same."""
+    for each in (record, parent):
+        if each is not None and each.seed != each.training.get("seed"):
+            raise RunError(
+                f"The record of run '{each.run}' was altered: its seed is {each.seed}, and"
+                f" {each.training.get('seed')} among its training options."
+            )
+    if record.parent is not None:
+        if parent is None:
+            raise RunError(
+                f"Run '{name}' started from pretraining '{record.parent.run}', whose record is"
+                " gone. Without it nothing can be made again."
+            )
+        if parent.weights_sha256 != record.parent.weights_sha256:
+            raise RunError(f"Run '{name}' started from other weights than those of '{parent.run}'.")
+    if record.kind == "pretrain":
+        return Stated(name, record, None, run, None, None)
+    readings = [test for test in record.tests if "accuracy" in test and "examples" in test]
+    readings = [test for test in readings if test.get("by") == "evaluate"] or readings
+    if not readings:
+        where = str(run.folder) if run else name
+        raise RunError(f"Run '{name}' states no accuracy. Type: zoo evaluate {where}")
+    return Stated(name, record, parent, run, *_accuracy(name, readings))
+
+
+def _accuracy(name: str, readings: list[dict[str, Any]]) -> tuple[float, tuple[float, float]]:
+    """Return the accuracy that readings agree on, and its interval, which follows from it."""
+    for reading in readings:
+        accuracy, examples = float(reading["accuracy"]), int(reading["examples"])
+        if not 0 <= accuracy <= 1 or examples < 1:
+            raise RunError(f"The record of run '{name}' was altered: accuracy {accuracy}.")
+        correct = round(accuracy * examples)
+        interval = wilson(correct, examples)
+        whole = math.isclose(correct / examples, accuracy, rel_tol=1e-12)
+        written = reading.get("interval", list(interval))
+        if not whole or any(
+            not math.isclose(a, b, abs_tol=1e-9) for a, b in zip(written, interval, strict=True)
+        ):
+            raise RunError(
+                f"The record of run '{name}' was altered: no {examples:,} examples give accuracy"
+                f" {accuracy} with the interval {written}."
+            )
+    return accuracy, interval
