@@ -15,6 +15,7 @@ from zoo.evidence.spread import wilson
 from zoo.models import Classifier
 from zoo.pipeline import assembly
 from zoo.pipeline.workspace import Workspace
+from zoo.report import outcomes
 from zoo.runs import Run
 from zoo.training import cpu_threads, outputs, resolve_device
 
@@ -50,6 +51,7 @@ def evaluate(
 
     The reading holds the accuracy's 95 % interval, Wilson's: how far it may lie from the accuracy
     on all examples of that kind.
+    What it showed example by example is left in the run's folder, for `report`.
     """
     workspace = workspace or Workspace()
     run = workspace.finetuned(run)
@@ -67,6 +69,8 @@ def evaluate(
     low, high = wilson(round(accuracy * len(examples)), len(examples))
     figures = {"accuracy": accuracy, "examples": len(examples), "interval": [low, high]}
     run.finish_test(reading, **figures, device=str(used))
+    left = outcomes.outcomes_of(run, examples.inputs, examples.labels, logits, reading)
+    outcomes.save(run, left)
     return Evaluation(
         run=run.name,
         dataset=run.record.dataset.name,
