@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("measure", "evaluate", "Measure a classifier on the test split."),
     "compare": ("compare", "compare", "Compare finished classifiers by method, paired by seed."),
     "reproduce": ("reproduce", "reproduce", "Make a run again, and hold it against its record."),
+    "report": ("measure", "report", "Write one page that shows a run: report.html."),
     "export": ("deploy", "export", "Write a classifier as one proved ONNX file."),
     "validate": ("deploy", "validate", "Prove an exported file once more."),
     "bench": ("bench", "bench", "Ask whether pretraining helps, and with how many labels."),

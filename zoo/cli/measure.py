@@ -1,4 +1,4 @@
-"""`zoo evaluate RUN`."""
+"""`zoo evaluate RUN` and `zoo report RUN`."""
 
 from __future__ import annotations
 
@@ -48,3 +48,40 @@ def evaluate(
     table(("true \\ predicted", *names), rows)
     folder = workspace.finetuned(run).folder
     click.echo(f"Next: {following(ctx, f'export {folder}', '--data-root')}")
+
+
+@click.command()
+@click.argument("run", type=RunName())
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The page.  [default: report.html in the run's folder]",
+)
+@common(runs=True, data=True, quiet=True)
+@click.pass_context
+def report(
+    ctx: click.Context,
+    run: str,
+    output: Path | None,
+    runs_root: Path | None,
+    data_root: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Write one HTML page that shows a finished run, a pretraining or a finetuning.
+
+    It loads nothing from anywhere. The test split is not read: what zoo evaluate left in the run is
+    shown.
+    """
+    with progress(quiet):
+        from zoo.pipeline import report as twin
+
+        made = twin(run, output, workspace=workspace_of(ctx, runs_root, data_root))
+    if as_json:
+        print_json(made)
+        return
+    click.echo(f"{made.report}  {made.bytes:,} bytes")
+    for line in made.missing:
+        click.echo(f"without {line}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zoo.pipeline.prediction import predict
     from zoo.pipeline.pretraining import pretrain
     from zoo.pipeline.recipes import run
+    from zoo.pipeline.reporting import report
     from zoo.pipeline.reproducing import reproduce
     from zoo.pipeline.resuming import resume
     from zoo.pipeline.workspace import Workspace
@@ -53,6 +54,7 @@ __all__ = [
     "plugins",
     "predict",
     "pretrain",
+    "report",
     "reproduce",
     "resume",
     "run",
@@ -81,6 +83,7 @@ _MODULES = {
     "plugins": "catalogue",
     "predict": "prediction",
     "pretrain": "pretraining",
+    "report": "reporting",
     "reproduce": "reproducing",
     "resume": "resuming",
     "run": "recipes",

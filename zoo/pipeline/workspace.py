@@ -14,6 +14,7 @@ from zoo.runs import Run
 FINISHED_PRETRAINING = "finished pretraining"
 FINISHED_FINETUNING = "finished finetuning"
 TEACHER = "finished finetuning that was not self-trained yet"
+FINISHED = "finished run"
 UNFINISHED = "run that stopped before its end"
 
 
@@ -52,6 +53,11 @@ class Workspace:
     def teacher(self, run: Run | str | Path) -> Run:
         """Resolve a finished finetuning that was not self-trained yet; raises `RunError`."""
         return self._find(run, "finetune", TEACHER, lambda found: found.record.self_train is None)
+
+    def finished(self, run: Run | str | Path) -> Run:
+        """Resolve a finished run of either kind; raises `RunError`."""
+        text = str(run.folder) if isinstance(run, Run) else str(run)
+        return runs.find(self.runs_root, text, lambda r: r.record.status == "finished", FINISHED)
 
     def unfinished(self, run: Run | str | Path) -> Run:
         """Resolve a run that is not finished and that no process is making; raises `RunError`."""

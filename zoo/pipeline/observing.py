@@ -1,0 +1,287 @@
+"""What a report shows of a run's model: run on training and held-out examples, on the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.api import Dataset, FinetuneConfig, ImageInput, TrainConfig
+from zoo.config import make
+from zoo.data import checked, holdout
+from zoo.errors import DataError, ZooError
+from zoo.models import Preprocess
+from zoo.pipeline import assembly
+from zoo.pipeline.assembly import Part
+from zoo.pipeline.evaluation import load_classifier
+from zoo.pipeline.finetuning import labelled_examples
+from zoo.pipeline.workspace import Workspace
+from zoo.progress import current
+from zoo.report import generation, saliency
+from zoo.report.embedding import embed
+from zoo.report.facts import Absent, Autoencoded, Looked, Mapped
+from zoo.runs import Run
+from zoo.training import outputs
+
+T = TypeVar("T")
+PICTURED = (1, 3)
+"""Channels of inputs that can be shown."""
+NO_PICTURES = "Inputs of {} channels are no pictures: those have 1 or 3."
+SHOWN = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How many examples are looked at, so that a report takes seconds: features, codes, saliency.
+
+    `noisy` is the number of noisy copies that a map of SmoothGrad averages over.
+    """
+
+    features: int = 1000
+    codes: int = 2000
+    looked: int = 24
+    noisy: int = 25
+
+
+LARGE = Budget(features=300, codes=300, looked=8, noisy=8)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """A run's model in evaluation mode: what it is made of, and what turns bytes into what.
+
+    `encode` takes preprocessed inputs to what the decoder takes; it and `decoder` are None where
+    no objective trained a decoder. `classify` is raw bytes -> logits, or None.
+    """
+
+    data: Dataset
+    dataset: Part
+    backbone: Part
+    preprocess: Preprocess
+    features: nn.Module
+    encode: nn.Module | None = None
+    decoder: nn.Module | None = None
+    classify: nn.Module | None = None
+    parameters: int = 0
+    watch: str = "accuracy"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Examples to look at: `seen` were held out where the run held any out, `train` never were."""
+
+    inputs: Tensor
+    labels: Tensor | None
+    seen: Tensor
+    train: Tensor
+    told: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Observed:
+    """The parts of a report that take a model."""
+
+    parameters: int | None
+    autoencoded: Autoencoded | Absent | None
+    mapped: Mapped | Absent
+    looked: Looked | Absent | None
+    watch: str
+
+
+class Codes(nn.Module):
+    """Preprocessed inputs -> what the decoder takes, N x features: features, or an objective's own.
+
+    An objective whose decoder takes something else than the features says so by a method
+    `codes(backbone, inputs)`.
+    """
+
+    def __init__(self, backbone: nn.Module, objective: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.objective = backbone, objective
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        own: Any = getattr(self.objective, "codes", None)
+        codes: Tensor
+        codes = own(self.backbone, inputs) if callable(own) else self.backbone.encoder(inputs)  # type: ignore[operator]
+        return codes
+
+
+def observe(run: Run, workspace: Workspace) -> Observed:
+    """Run a finished run's model on examples of its training split; the test split stays closed."""
+    finetuned = run.record.kind == "finetune"
+    model = _attempt(lambda: (_finetuned if finetuned else _pretrained)(run, workspace))
+    current().note("looking at examples of the training split")
+    pool = model if isinstance(model, Absent) else _attempt(lambda: _pool(run, model))
+    if isinstance(model, Absent) or isinstance(pool, Absent):
+        assert isinstance(pool, Absent)
+        known = None if isinstance(model, Absent) else model
+        return Observed(
+            parameters=known.parameters if known else None,
+            autoencoded=None if finetuned or (known and known.decoder is None) else pool,
+            mapped=pool,
+            looked=pool if finetuned else None,
+            watch=known.watch if known else ("accuracy" if finetuned else "total"),
+        )
+    budget = Budget() if pool.inputs[0].numel() <= 3 * 64 * 64 else LARGE
+
+    def guarded(deed: Callable[[Model, Pool, Budget], T]) -> T | Absent:
+        def run_it() -> T:
+            with assembly.guarded(model.backbone.entry, "run for the report"):
+                return deed(model, pool, budget)
+
+        return _attempt(run_it)
+
+    return Observed(
+        parameters=model.parameters,
+        autoencoded=guarded(_autoencoded) if model.decoder is not None else None,
+        mapped=guarded(_mapped),
+        looked=guarded(_looked) if model.classify is not None else None,
+        watch=model.watch,
+    )
+
+
+def _attempt(deed: Callable[[], T]) -> T | Absent:
+    """Do what a report can do without."""
+    try:
+        return deed()
+    except (ZooError, OSError) as error:
+        return Absent(reason=str(error))
+
+
+def _finetuned(run: Run, workspace: Workspace) -> Model:
+    classifier, data = load_classifier(run, workspace)
+    return Model(
+        data=data,
+        dataset=assembly.recorded(workspace, "dataset", run.record.dataset),
+        backbone=assembly.recorded(workspace, "backbone", run.record.backbone),
+        preprocess=classifier.preprocess,
+        features=nn.Sequential(classifier.preprocess, classifier.encoder),
+        classify=classifier,
+        parameters=_count(classifier),
+    )
+
+
+def _pretrained(run: Run, workspace: Workspace) -> Model:
+    record = run.record
+    assert record.objective is not None
+    dataset = assembly.recorded(workspace, "dataset", record.dataset)
+    backbone_part = assembly.recorded(workspace, "backbone", record.backbone)
+    objective_part = assembly.recorded(workspace, "objective", record.objective)
+    data = assembly.build_dataset(workspace, dataset)
+    backbone: Any = assembly.build_backbone(backbone_part, run.input)
+    objective = assembly.build_objective(workspace, objective_part, backbone)
+    own: dict[str, Tensor] = {}
+    rest: dict[str, Tensor] = {}
+    for name, tensor in run.load_weights().items():
+        mine = name.startswith("objective.")
+        (own if mine else rest)[name.removeprefix("objective.")] = tensor
+    assembly.load_state(backbone, rest, backbone_part.entry.owner)
+    assembly.load_state(objective, own, objective_part.entry.owner)
+    preprocess = assembly.preprocess_for(run.data_input, run.input, backbone)
+    spec = objective_part.entry.spec
+    decodes = spec.needs_decoder and backbone.decoder is not None
+    return Model(
+        data=data,
+        dataset=dataset,
+        backbone=backbone_part,
+        preprocess=preprocess,
+        features=nn.Sequential(preprocess, backbone.encoder).eval(),
+        encode=Codes(backbone, objective).eval() if decodes else None,
+        decoder=backbone.decoder.eval() if decodes else None,
+        parameters=_count(backbone),
+        watch=spec.watch,
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _pool(run: Run, model: Model) -> Pool:
+    """Split the training split as the run did, and say which part of it is looked at."""
+    training = make(TrainConfig, run.record.training)
+    if model.data.input != run.data_input or list(model.data.classes) != run.record.classes:
+        raise _changed(run)
+    if run.record.finetune is not None:
+        finetune = make(FinetuneConfig, run.record.finetune)
+        examples, train, held = labelled_examples(model.dataset, model.data, training, finetune)
+    else:
+        with assembly.guarded(model.dataset.entry, "loaded"):
+            loaded = model.data.train()
+        examples = checked(loaded, model.data.input.shape, None, model.dataset.entry.owner)
+        train, held = holdout(len(examples), training.validation, training.seed)
+    if len(held) != run.record.metrics.get("validation_examples", len(held)):
+        raise _changed(run)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    train = train[order]  # a draw of labels is in the order of the data set
+    told = "validation examples that were held out" if len(held) else "training examples"
+    seen = held if len(held) else train
+    return Pool(
+        inputs=examples.inputs,
+        labels=_usable(examples.labels, len(examples), len(run.record.classes)),
+        seen=seen,
+        train=train,
+        told=told,
+    )
+
+
+def _changed(run: Run) -> DataError:
+    return DataError(
+        f"Dataset '{run.record.dataset.name}' is no longer the one that run '{run.name}' was"
+        " trained on."
+    )
+
+
+def _usable(labels: Tensor | None, count: int, classes: int) -> Tensor | None:
+    """Return labels that colour a map; a pretraining needs none, so none are asked for."""
+    if labels is None or labels.shape != (count,) or labels.dtype != torch.int64 or not classes:
+        return None
+    return labels if int(labels.min()) >= 0 and int(labels.max()) < classes else None
+
+
+def _mapped(model: Model, pool: Pool, budget: Budget) -> Mapped:
+    at = pool.seen[: budget.features]
+    features = outputs(model.features, pool.inputs[at])
+    labels = None if pool.labels is None else pool.labels[at].numpy()
+    return Mapped(map=embed(features.numpy()), labels=labels, examples=f"{len(at):,} {pool.told}")
+
+
+def _autoencoded(model: Model, pool: Pool, budget: Budget) -> Autoencoded | Absent:
+    assert model.encode is not None
+    assert model.decoder is not None
+    target: ImageInput = model.preprocess.target
+    if target.channels not in PICTURED:
+        return Absent(reason=NO_PICTURES.format(target.channels))
+    inputs = outputs(model.preprocess, pool.inputs[pool.seen[:SHOWN]])
+    back = generation.reconstruct(model.encode, model.decoder, inputs)
+    known = pool.inputs[pool.train[: budget.codes]]
+    codes = outputs(nn.Sequential(model.preprocess, model.encode), known)
+    drawn = outputs(model.decoder, generation.draw_codes(codes, SHOWN))
+    shown = (generation.to_bytes(model.preprocess, each).numpy() for each in (inputs, back, drawn))
+    return Autoencoded(**dict(zip(("inputs", "outputs", "samples"), shown, strict=True)),
+                       codes=len(codes), examples=pool.told)  # fmt: skip
+
+
+def _looked(model: Model, pool: Pool, budget: Budget) -> Looked | Absent:
+    assert model.classify is not None
+    assert pool.labels is not None
+    if model.data.input.channels not in PICTURED:
+        return Absent(reason=NO_PICTURES.format(model.data.input.channels))
+    at = pool.seen[: budget.looked]
+    raw = pool.inputs[at]
+
+    def maps(module: nn.Module, examples: Tensor) -> Tensor:
+        return saliency.smoothgrad(module, examples, samples=budget.noisy)
+
+    sanity = saliency.check(model.classify, raw, maps)
+    return Looked(
+        pictures=raw.numpy(),
+        labels=pool.labels[at].numpy(),
+        probabilities=outputs(model.classify, raw).double().softmax(1).numpy(),
+        sanity=sanity,
+        samples=budget.noisy,
+        examples=f"{len(at)} {pool.told}",
+    )

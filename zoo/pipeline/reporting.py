@@ -1,0 +1,98 @@
+"""`report`: a finished run → one page, without a reading of the test split."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from zoo.errors import UsageError
+from zoo.folders import check_writable, write_atomic
+from zoo.pipeline import observing
+from zoo.pipeline.workspace import Workspace
+from zoo.progress import current
+from zoo.report import configuration, outcomes, records
+from zoo.report.facts import Absent, Facts
+from zoo.report.outcomes import Outcomes
+from zoo.report.page import render
+from zoo.runs import Run
+from zoo.training import cpu_threads
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported:
+    """A report and where it lies; `missing` says of each part that could not be shown why."""
+
+    report: Path
+    run: str
+    bytes: int
+    missing: list[str]
+
+
+def report(
+    run: Run | str | Path,
+    output: str | Path | None = None,
+    *,
+    workspace: Workspace | None = None,
+) -> Reported:
+    """Write a finished run's report: one HTML file that loads nothing from anywhere.
+
+    `output` is `report.html` in the run's folder unless it is given. Nothing reads the test split:
+    what `evaluate` left in the run is shown. What is not at hand any more, such as a data set's
+    files, is told in its place. Raises `RunError` and `UsageError`.
+    """
+    workspace = workspace or Workspace()
+    run = workspace.finished(run)
+    target = Path(output) if output is not None else run.folder / "report.html"
+    check_writable(target)
+    if target.suffix != ".html":
+        named = target.with_suffix(".html")
+        raise UsageError(f"'{target}' must end in .html. Type: -o {named}")
+    with cpu_threads(run.record.threads):
+        facts = gather(run, workspace)
+        current().note("drawing")
+        page = render(facts).encode("utf-8", "replace")
+    write_atomic(target, page)
+    parts = {
+        "test": facts.tested,
+        "reconstructions": facts.autoencoded,
+        "map": facts.mapped,
+        "saliency": facts.looked,
+        "proof": facts.proofs,
+    }
+    missing = [f"{k}: {part.reason}" for k, part in parts.items() if isinstance(part, Absent)]
+    return Reported(target, run.name, len(page), missing)
+
+
+def gather(run: Run, workspace: Workspace) -> Facts:
+    """Collect all that a report tells of a run."""
+    lineage = records.lineage_of(run, workspace.runs_root)
+    parent = lineage.record if lineage else None
+    seen = observing.observe(run, workspace)
+    record = run.record
+    return Facts(
+        record=record,
+        metrics=run.metrics(),
+        parameters=seen.parameters,
+        tested=_tested(run),
+        autoencoded=seen.autoencoded,
+        mapped=seen.mapped,
+        looked=seen.looked,
+        groups=configuration.groups_of(record, workspace.registry),
+        lineage=lineage,
+        proofs=records.proofs_of(run),
+        commands=configuration.commands_of(record, parent, workspace.registry),
+        watch=seen.watch,
+    )
+
+
+def _tested(run: Run) -> Outcomes | Absent | None:
+    if run.record.kind == "pretrain":
+        return None
+    command = f"zoo evaluate {run.name}"
+    found = outcomes.load(run)
+    if isinstance(found, Outcomes):
+        return found
+    if not any(test.get("by") == "evaluate" for test in run.record.tests):
+        return Absent(reason="This run was not evaluated yet.", command=command)
+    reason = f"What the evaluation showed example by example is not at hand: {found}."
+    return Absent(reason=reason, command=command)

@@ -1,0 +1,113 @@
+"""Every option of a run beside its default, and the commands that make the run again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from zoo.api import FinetuneConfig, TrainConfig
+from zoo.config import Knob, knobs
+from zoo.errors import ZooError
+from zoo.record import PartRecord, Record
+from zoo.registry import Registry
+from zoo.report.facts import Group, Option
+
+KINDS = ("dataset", "backbone", "objective", "head")
+FLAGS = {"dataset": "-d", "backbone": "-b", "objective": "-o", "head": "-H"}
+
+
+def groups_of(record: Record, registry: Registry) -> list[Group]:
+    """Describe every option that a run was made with, in the order of declaration."""
+    found = []
+    for kind in KINDS:
+        if part := getattr(record, kind):
+            origin = f"{part.plugin} {part.version}"
+            options = _options(part.options, _known(registry, kind, part))
+            found.append(Group(kind=kind, name=part.name, origin=origin, options=options))
+    training = _options(record.training, knobs(TrainConfig))
+    found.append(Group(kind="training", name="", origin="", options=training))
+    if record.finetune is not None:
+        options = _options(record.finetune, knobs(FinetuneConfig))
+        found.append(Group(kind="finetuning", name="", origin="", options=options))
+    return found
+
+
+def _known(registry: Registry, kind: str, part: PartRecord) -> tuple[Knob, ...]:
+    """Return the options that a component declares now; none where its plugin is gone."""
+    try:
+        return knobs(registry.lookup(kind, part.name, plugin=part.plugin).spec.config)
+    except (ZooError, TypeError):
+        return ()
+
+
+def _options(values: dict[str, Any], known: tuple[Knob, ...]) -> list[Option]:
+    by_name = {knob.name: knob for knob in known}
+    return [_option(name, value, by_name.get(name)) for name, value in values.items()]
+
+
+def _option(name: str, value: Any, knob: Knob | None) -> Option:
+    if knob is None:
+        return Option(name=name, value=_text(value), default=None)
+    default = "required" if knob.required else knob.format(knob.default)
+    return Option(name=name, value=knob.format(value), default=default, help=knob.help)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(_text(each) for each in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
+
+
+def commands_of(record: Record, parent: Record | None, registry: Registry) -> list[str]:
+    """Return the commands that make a run again, its pretraining first where that is at hand."""
+    made = [_command(parent, registry, "")] if parent else []
+    source = "latest" if parent else (record.parent.run if record.parent else "")
+    made.append(_command(record, registry, source))
+    return made
+
+
+def _command(record: Record, registry: Registry, source: str) -> str:
+    """Write one training as typed: what differs from the defaults, and the threads it had."""
+    groups = {group.kind: group for group in groups_of(record, registry)}
+    files = [part.plugin for kind in KINDS if (part := getattr(record, kind))]
+    stems = dict.fromkeys(name[5:] for name in files if name.startswith("file:"))
+    words = ["zoo", *(word for stem in stems for word in ("--plugin", f"{stem}.py"))]
+    if record.kind == "pretrain":
+        words += ["pretrain", record.backbone.name, *_pairs(groups["backbone"])]
+    elif source:
+        words += ["finetune", source]
+    else:
+        words += ["finetune", "--backbone", record.backbone.name, *_pairs(groups["backbone"])]
+    for kind in ("dataset", "objective", "head"):
+        if kind in groups:
+            words += [f"--{kind}", groups[kind].name, *_pairs(groups[kind])]
+    words += _flags(groups["training"], knobs(TrainConfig))
+    if "finetuning" in groups:
+        words += _flags(groups["finetuning"], knobs(FinetuneConfig))
+    if record.training.get("threads") is None:  # as many as torch found: another number elsewhere
+        words += ["--threads", str(record.threads)]
+    return shlex.join(words)
+
+
+def _pairs(group: Group) -> list[str]:
+    found = []
+    for option in group.options:
+        if option.changed or option.default is None:
+            found += [FLAGS[group.kind], f"{option.name}={option.value}"]
+    return found
+
+
+def _flags(group: Group, known: tuple[Knob, ...]) -> list[str]:
+    by_name = {knob.name: knob for knob in known}
+    words: list[str] = []
+    for option in group.options:
+        knob = by_name.get(option.name)
+        if knob is None or not option.changed:
+            continue
+        if knob.kind is bool:
+            words.append(knob.flag if option.value == "true" else f"--no-{knob.flag[2:]}")
+        else:
+            words += [knob.flag, option.value]
+    return words

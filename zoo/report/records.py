@@ -1,0 +1,70 @@
+"""What lies in the folders of a run: its parent, and the proofs of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo import runs
+from zoo.errors import RunError
+from zoo.report.facts import Absent, Lineage, Proved
+from zoo.runs import Run
+
+
+def lineage_of(run: Run, root: Path) -> Lineage | None:
+    """Find the pretraining that a run began with: where it lay, else beside the run."""
+    parent = run.record.parent
+    if parent is None:
+        return None
+    name = Path(parent.run).name
+    places = [Path(parent.folder)] if parent.folder else []
+    fault = "its folder is gone"
+    for folder in (*places, run.folder.parent / name, root / name):
+        try:
+            found = runs.load(folder)
+        except (RunError, OSError):
+            continue
+        if found.record.weights_sha256 == parent.weights_sha256:
+            return Lineage(
+                run=parent.run,
+                weights_sha256=parent.weights_sha256,
+                record=found.record,
+                metrics=found.metrics(),
+            )
+        fault = "its folder holds other weights now"
+    return Lineage(
+        run=parent.run, weights_sha256=parent.weights_sha256, record=None, metrics=[], fault=fault
+    )
+
+
+def proofs_of(run: Run) -> list[Proved] | Absent | None:
+    """Read the proofs of the files that were exported into the run's folder."""
+    if run.record.kind == "pretrain":
+        return None
+    found = [_proof(path) for path in sorted(run.folder.glob("*proof.json"))]
+    if not found:
+        return Absent(
+            reason="This run was not exported into its folder yet.",
+            command=f"zoo export {run.name}",
+        )
+    return found
+
+
+def _proof(path: Path) -> Proved:
+    model = path.with_name("model.onnx" if path.name == "proof.json" else
+                           path.name.removesuffix(".proof.json") + ".onnx")  # fmt: skip
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        rows = [(str(r["name"]), str(r["status"]), str(r["figure"])) for r in content["rows"]]
+        sha256, verdict = str(content["file_sha256"]), str(content["verdict"])
+    except (OSError, ValueError, KeyError, TypeError):
+        fault = f"'{path.name}' is damaged or of an older zoo"
+        return Proved(file=model.name, verdict="unknown", sha256="", rows=[], fault=fault)
+    try:
+        same = hashlib.sha256(model.read_bytes()).hexdigest() == sha256
+        fault = "" if same else f"'{model.name}' is no longer the file that was proved"
+    except OSError:
+        fault = f"'{model.name}' is not in the folder any more"
+    return Proved(file=model.name, verdict=verdict, sha256=sha256, rows=rows, fault=fault)
