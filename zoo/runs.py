@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -128,6 +129,10 @@ class Run:
                 if test.get("when") == reading:
                     test.update(figures)
             self.save()
+
+    def test_readings(self) -> dict[str, int]:
+        """Count the readings of the test split by the verb that read it."""
+        return dict(collections.Counter(str(test.get("by")) for test in self.record.tests))
 
     def save_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors alone to `weights.safetensors`, and their SHA-256 into the record."""

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
 KEYS = [
     "schema", "sha256", "name", "run", "model", "input", "outputs", "labels", "dataset",
-    "metrics", "license", "components", "versions", "tolerance", "golden", "files",
+    "metrics", "test_readings", "license", "components", "versions", "tolerance", "golden", "files",
 ]  # fmt: skip
 
 
@@ -225,6 +225,32 @@ def test_the_card_has_the_measured_figures(bundle_folder: Path) -> None:
     assert (head["datasets"], head["license"]) == (["digits"], "unknown")
     for row in proof["rows"]:
         assert f"| {row['name']} | {row['status']} |" in text
+
+
+def test_each_reading_of_the_test_split_is_told(trained: Any, tmp_path: Path) -> None:
+    """The count grows from export to export, so it stands beside the file and not in it."""
+    before = trained.model.read_bytes()
+    pipeline.evaluate(trained.finetuned, workspace=trained.workspace)
+    pipeline.export(trained.finetuned, workspace=trained.workspace)
+    assert trained.model.read_bytes() == before
+    tests = json.loads((trained.finetuned.folder / "run.json").read_text())["tests"]
+    counted = {by: sum(test["by"] == by for test in tests) for by in ("evaluate", "export")}
+    assert counted == {"evaluate": 1, "export": 2}
+    folder = tmp_path / "bundle"
+    bundle(trained.model, folder, web=False)
+    assert content_of(folder)["test_readings"] == counted
+    assert "had been read 3 times for this run" in (folder / "README.md").read_text()
+
+
+def test_a_proof_of_an_older_zoo_tells_no_readings(trained: Any, tmp_path: Path) -> None:
+    path = trained.model.with_name("proof.json")
+    proof = json.loads(path.read_text())
+    del proof["test_readings"]
+    path.write_text(json.dumps(proof))
+    folder = tmp_path / "bundle"
+    bundle(trained.model, folder, web=False)
+    assert content_of(folder)["test_readings"] is None
+    assert "had been read" not in (folder / "README.md").read_text()
 
 
 def test_a_card_whose_names_are_hostile_stays_a_card(bundle_folder: Path) -> None:

@@ -90,8 +90,12 @@ def export(
         if proof.verdict == "failed" or not (proof.passed or partial):
             raise ProofError(f"No file was written: {failure(proof)}")
         # The proof first: a model under its final name always has one.
-        content = {**proof.to_json(), "candidates": [c.to_json() for c in made.candidates]}
-        content[KEY] = lineage(run, workspace)
+        content = {
+            **proof.to_json(),
+            "candidates": [c.to_json() for c in made.candidates],
+            "test_readings": run.test_readings(),
+            KEY: lineage(run, workspace),
+        }
         write_atomic(proof_path(target), _dump(content))
         write_atomic(target, made.data)
     return Exported(target, len(made.data), proof, made.candidates)

@@ -98,7 +98,7 @@ def _fill(folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, 
     for name, data in web.items():
         (folder / WEB).mkdir(exist_ok=True)
         (folder / WEB / name).write_bytes(data)
-    facts = describe(model, oldest)
+    facts = describe(model, oldest, proof.get("test_readings"))
     text = model_card.write(facts, proof, quantization=card.quantization, web=bool(web))
     (folder / "README.md").write_text(text, encoding="utf-8")
     manifest.write(folder, facts)
@@ -128,8 +128,11 @@ def device_files() -> dict[str, bytes]:
     }
 
 
-def describe(model: ModelFile, oldest: str) -> dict[str, Any]:
-    """Return what the manifest says of a model, in its order of keys."""
+def describe(model: ModelFile, oldest: str, readings: Any) -> dict[str, Any]:
+    """Return what the manifest says of a model, in its order of keys.
+
+    `readings` of the test split are None where the file's proof, of an older zoo, has none.
+    """
     card: Card = model.card
     size = card.input
     return {
@@ -160,12 +163,19 @@ def describe(model: ModelFile, oldest: str) -> dict[str, Any]:
         "labels": card.labels,
         "dataset": card.dataset,
         "metrics": card.metrics,
+        "test_readings": _counts(readings),
         "license": card.license,
         "components": card.components,
         "versions": card.versions,
         "tolerance": {"probabilities": SPREAD[card.precision]},
         "golden": golden_files.NAME,
     }
+
+
+def _counts(readings: Any) -> dict[str, int] | None:
+    if not isinstance(readings, dict):
+        return None
+    return {str(by): n for by, n in readings.items() if type(n) is int and n > 0} or None
 
 
 def _rename(draft: Path, target: Path, older: Path) -> None:

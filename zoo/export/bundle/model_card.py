@@ -131,9 +131,20 @@ def _measured(facts: dict[str, Any], proof: dict[str, Any]) -> str:
     return (
         "## How it was measured\n\n"
         f"Accuracy {accuracy * 100:.2f} % on {on} of `{facts['dataset']}`; training reads no"
-        " example of that split. The file was handed over only because no row of its proof"
-        " (`proof.json`) failed:\n\n" + _table(("check", "", "figure"), rows)
+        f" example of that split. {_readings(facts.get('test_readings'))}The file was handed over"
+        " only because no row of its proof (`proof.json`) failed:\n\n"
+        + _table(("check", "", "figure"), rows)
     )
+
+
+def _readings(readings: dict[str, int] | None) -> str:
+    """Say how often the split had been looked at: a figure looked at often is a little chosen."""
+    if not readings:
+        return ""
+    total = sum(readings.values())
+    each = ", ".join(f"{count} by `{by}`" for by, count in readings.items())
+    times = "once" if total == 1 else f"{total} times"
+    return f"When the file was proved, the split had been read {times} for this run: {each}. "
 
 
 def _precision(facts: dict[str, Any], quantization: dict[str, Any] | None) -> str:
