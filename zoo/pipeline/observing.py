@@ -217,7 +217,7 @@ def _pool(run: Run, model: Model) -> Pool:
         raise _changed(run)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     train = train[order]  # a draw of labels is in the order of the data set
-    told = "validation examples that were held out" if len(held) else "training examples"
+    told = "held-out validation examples" if len(held) else "training examples"
     seen = held if len(held) else train
     return Pool(
         inputs=examples.inputs,

@@ -138,7 +138,8 @@ def scatter(points: Array, labels: Array | None, names: Sequence[str]) -> str:
         axes = chart.axes
         colours = class_colours(len(names))
         tints = SOFT if labels is None else [colours[label] for label in labels]
-        axes.scatter(points[:, 0], points[:, 1], s=7, c=tints, linewidths=0, alpha=0.8)
+        size = min(26, max(7, 5000 / len(points)))
+        axes.scatter(points[:, 0], points[:, 1], s=size, c=tints, linewidths=0, alpha=0.8)
         axes.grid(False)
         axes.set_xticks([])
         axes.set_yticks([])
