@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.api import Component, FinetuneConfig, TrainConfig
+from zoo.api import Component, FinetuneConfig, SelfTrainConfig, TrainConfig
 from zoo.cli.main import registry_of
 from zoo.cli.options import (
     ComponentName,
@@ -53,7 +53,7 @@ def bench() -> None:
 def _training(name: str, what: str) -> Callable[[F], F]:
     return click.option(
         f"--{name}",
-        f"{name}_pairs",
+        f"{name.replace('-', '_')}_pairs",
         multiple=True,
         metavar="KEY=VALUE",
         help=f"{what}; repeatable.",
@@ -83,6 +83,7 @@ def _training(name: str, what: str) -> Callable[[F], F]:
 @_training("pretrain", "A training option of every pretraining")
 @_training("finetune", "A training or finetuning option of every method")
 @_training("scratch", "One of --finetune that holds for the row scratch alone")
+@_training("self-train", "A training or self-training option; each method goes on to train so")
 @click.option(
     "--steps",
     type=click.IntRange(0),
@@ -128,6 +129,9 @@ def labels(ctx: click.Context, /, **params: Any) -> None:
             pretrain=parse_pairs(TrainConfig, params["pretrain_pairs"], "pretrain"),
             finetune=parse_pairs(both, params["finetune_pairs"], "finetune"),
             scratch=parse_pairs(both, params["scratch_pairs"], "scratch"),
+            self_train=parse_pairs(
+                (TrainConfig, SelfTrainConfig), params["self_train_pairs"], "self-train"
+            ),
             workspace=workspace_of(ctx, params["runs_root"], params["data_root"]),
             steps=params["steps"],
             recipe=params["recipe"],

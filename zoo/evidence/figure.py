@@ -28,8 +28,13 @@ STYLE: Any = {
 }
 
 
-def draw(rows: Sequence[Row], title: str, caption: str, baseline: str | None) -> dict[str, bytes]:
-    """Draw the rows of a bench; returns the bytes of `figure.svg` and `figure.png`."""
+def draw(
+    rows: Sequence[Row], title: str, caption: str, baseline: str | None, further: str = ""
+) -> dict[str, bytes]:
+    """Draw the rows of a bench; returns the bytes of `figure.svg` and `figure.png`.
+
+    A method whose name ends in `further` has the colour of the one without, and a line of its own.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,7 +47,7 @@ def draw(rows: Sequence[Row], title: str, caption: str, baseline: str | None) ->
         room = 0.16 * len(lines) + 0.72  # inches below the axes
         height = figure.get_figheight()
         axes.set_position((0.1, room / height, 0.87, 1 - (room + 0.45) / height))
-        _lines(axes, rows, baseline)
+        _lines(axes, rows, baseline, further)
         figure.text(0.1, 1 - 0.2 / height, title, fontsize=12, fontweight="bold", va="center")
         for number, line in enumerate(lines):
             at = (room - 0.62 - 0.16 * number) / height
@@ -56,15 +61,17 @@ def draw(rows: Sequence[Row], title: str, caption: str, baseline: str | None) ->
     return made
 
 
-def _lines(axes: Any, rows: Sequence[Row], baseline: str | None) -> None:
+def _lines(axes: Any, rows: Sequence[Row], baseline: str | None, further: str) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
     names = list(dict.fromkeys(row.method for row in rows))
-    coloured = [name for name in names if name != baseline]
+    plain = [name.removesuffix(further) for name in names]
+    coloured = [name for name in dict.fromkeys(plain) if name != baseline]
     for number, name in enumerate(names):
         own = [row for row in rows if row.method == name]
-        index = coloured.index(name) if name in coloured else 0
-        colour = COLOURS[index % len(COLOURS)] if name in coloured else BASELINE
+        index = coloured.index(plain[number]) if plain[number] in coloured else None
+        colour = BASELINE if index is None else COLOURS[index % len(COLOURS)]
+        went_on = name != plain[number]
         # Beside each other, so that no bar of a method hides that of another.
         shift = 1.045 ** (number - (len(names) - 1) / 2)
         axes.errorbar(
@@ -73,9 +80,9 @@ def _lines(axes: Any, rows: Sequence[Row], baseline: str | None) -> None:
             yerr=[row.accuracy.deviation or 0.0 for row in own],
             label=name,
             color=colour,
-            marker=MARKERS[index % len(MARKERS)] if name in coloured else "o",
-            markerfacecolor="white" if name == baseline else colour,
-            linestyle="--" if name == baseline else "-",
+            marker="o" if index is None else MARKERS[index % len(MARKERS)],
+            markerfacecolor="white" if went_on else colour,
+            linestyle=":" if went_on else "--" if index is None else "-",
             linewidth=1.6,
             markersize=5.5,
             elinewidth=1.1,

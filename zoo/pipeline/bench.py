@@ -19,6 +19,7 @@ from zoo.pipeline.bench_cells import orders
 from zoo.pipeline.bench_plan import (
     ONLY_LABELS,
     SCRATCH,
+    SELF_TRAINED,
     Cell,
     Plan,
     draws,
@@ -70,6 +71,7 @@ def bench_labels(
     pretrain: Mapping[str, Any] | None = None,
     finetune: Mapping[str, Any] | None = None,
     scratch: Mapping[str, Any] | None = None,
+    self_train: Mapping[str, Any] | None = None,
     steps: int = 0,
     recipe: str | None = None,
     output: Path | None = None,
@@ -83,7 +85,9 @@ def bench_labels(
 
     With N labels, N is everything that carries one: nothing is held out, stopped or chosen on
     labels. None in `labels` is every label. `pretrain` and `finetune` are training options,
-    `scratch` those of finetuning that hold for the row `scratch` alone; `recipe` has the rest.
+    `scratch` those of finetuning that hold for the row `scratch` alone; `recipe` has the rest. With
+    `self_train`, its training options, each method has a row beside it that goes on to learn from
+    its own labels of the other examples.
     Finished cells in `output` are kept, and what was stopped goes on. Raises `ZooError` before any
     training for whatever could not be trained.
     """
@@ -99,6 +103,7 @@ def bench_labels(
         pretrain=pretrain or {},
         finetune=finetune or {},
         scratch=scratch or {},
+        self_train=self_train or {},
         steps=steps,
         threads=threads,
         device=device,
@@ -195,7 +200,9 @@ def bench_table(folder: str | Path) -> Bench:
     _write(folder / RESULT, bench.to_json())
     if bench.rows:
         title = f"{fixed['backbone']['name']} on {fixed['dataset']['name']}"
-        for name, data in figure.draw(bench.rows, title, bench.summary, SCRATCH).items():
+        for name, data in figure.draw(
+            bench.rows, title, bench.summary, SCRATCH, SELF_TRAINED
+        ).items():
             write_atomic(folder / name, data)
     return bench
 
@@ -234,7 +241,9 @@ def _rows(fixed: dict[str, Any], made: Sequence[dict[str, Any]]) -> list[Row]:
             for method in fixed["methods"]
         }
         examples = here[0]["examples"] if here else 0
-        found += rows(labels, examples, methods, SCRATCH)
+        for step in ("", SELF_TRAINED):
+            own = {k: v for k, v in methods.items() if k.endswith(SELF_TRAINED) == bool(step)}
+            found += rows(labels, examples, own, SCRATCH + step)
     return found
 
 
@@ -270,11 +279,19 @@ def _summary(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     """Say in one paragraph what was fixed ahead: the caption of table and figure."""
     methods = {each["label"]: each for each in fixed["methods"]}
     objectives = ", ".join(
-        _said(each["objective"]) for each in methods.values() if each["objective"]
+        _said(each["objective"])
+        for each in methods.values()
+        if each["objective"] and not each.get("self_trained")
     )
     least = f", at least {fixed['steps']:,} steps" if fixed["steps"] else ""
     own = methods[SCRATCH]["overrides"]
     scratch = f"; of scratch: {_pairs(own)}" if own else ""
+    taught = fixed.get("self_training")
+    further = (
+        f" Self-training, on the teacher's labels of the others: {_pairs(taught)}."
+        if taught
+        else ""
+    )
     where = "; ".join(
         f"{each['processor']}, {each['threads']} threads, torch {each['versions'].get('torch')}"
         for each in machines[:1]
@@ -285,7 +302,7 @@ def _summary(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
         f" Objectives: {objectives}. {ONLY_LABELS} Each seed draws its own, the same for every"
         " method. Settings were fixed ahead. Pretraining, on all"
         f" {fixed['examples']:,} examples without labels: {_pairs(fixed['pretraining'])}."
-        f" Finetuning: {_pairs(fixed['finetuning'] | fixed['finetune'])}{least}{scratch}."
+        f" Finetuning: {_pairs(fixed['finetuning'] | fixed['finetune'])}{least}{scratch}.{further}"
         f" {where + '.' if where else ''}"
     ).rstrip()
 
@@ -296,9 +313,9 @@ ELSEWHERE = ("validation", "keep", "patience", "labels", "threads", "device", "s
 
 def _pairs(options: Mapping[str, Any]) -> str:
     """Write training options: those that are no defaults, and the four that one asks for."""
-    from zoo.api import FinetuneConfig, TrainConfig
+    from zoo.api import FinetuneConfig, SelfTrainConfig, TrainConfig
 
-    configs = (TrainConfig, FinetuneConfig)
+    configs = (TrainConfig, FinetuneConfig, SelfTrainConfig)
     usual = {knob.name: knob.default for config in configs for knob in knobs(config)}
     shown = {
         name: value

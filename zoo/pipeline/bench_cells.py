@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.finetuning import finetune
 from zoo.pipeline.pretraining import pretrain
 from zoo.pipeline.reuse import Earlier, key_of
+from zoo.pipeline.self_training import self_train
 from zoo.pipeline.workspace import Workspace
 from zoo.registry import Registry
 from zoo.runs import Run
@@ -68,14 +70,17 @@ def orders(plan: Plan, keys: dict[str, Cell]) -> list[Order]:
         before = {}
         for _, cell in wanted:
             if cell.method.objective:
-                name = f"pretraining {cell.method.label}, seed {seed}"
-                before[cell.method.label] = Order(
-                    plan, name, objective=cell.method.objective, seed=seed
-                )
+                label = cell.teacher.method.label
+                name = f"pretraining {label}, seed {seed}"
+                before[label] = Order(plan, name, objective=cell.method.objective, seed=seed)
         made += before.values()
+        names = {cell.name for _, cell in wanted}
         for key, cell in wanted:
-            waits = before.get(cell.method.label)
-            made.append(Order(plan, cell.name, key, cell, after=waits.name if waits else None))
+            waits = before.get(cell.teacher.method.label)
+            after = waits.name if waits else None
+            if cell.method.self_trained and cell.teacher.name in names:
+                after = cell.teacher.name
+            made.append(Order(plan, cell.name, key, cell, after=after))
     return made
 
 
@@ -88,9 +93,13 @@ def carry_out(order: Order, workspace: Workspace) -> dict[str, Any] | None:
     cell, plan = order.cell, order.plan
     objective = cell.method.objective
     parent = _pretrained(plan, objective, cell.seed, workspace) if objective else None
+    before = [parent] if parent else []
     run = _finetuned(plan, cell, parent, workspace)
+    if cell.method.self_trained:
+        before.append(run)
+        run = _self_trained(plan, cell, run, workspace)
     accuracy = accuracy_once(run, workspace, plan.finetuning.device)
-    return _line(order.key, cell, run, parent, accuracy)
+    return _line(order.key, cell, run, before, accuracy)
 
 
 def _pretrained(plan: Plan, objective: Component, seed: int, workspace: Workspace) -> Run:
@@ -125,26 +134,46 @@ def _finetuned(plan: Plan, cell: Cell, parent: Run | None, workspace: Workspace)
     return Earlier(workspace).take_or_make(key, make)
 
 
-def _line(key: str, cell: Cell, run: Run, parent: Run | None, accuracy: float) -> dict[str, Any]:
-    """Write down a finished cell; fractions 0..1."""
+def _self_trained(plan: Plan, cell: Cell, teacher: Run, workspace: Workspace) -> Run:
+    training, config = plan.self_training_of(cell), plan.finetune_of(cell)
+    key = key_of(workspace, plan.parts_of(), training, config, teacher, self_train=plan.self_train)
+    make = functools.partial(
+        self_train,
+        teacher,
+        training=training,
+        self_train=plan.self_train,
+        workspace=workspace,
+        recipe={"name": BY, "key": key},
+    )
+    return Earlier(workspace).take_or_make(key, make)
+
+
+def _line(key: str, cell: Cell, run: Run, before: Sequence[Run], accuracy: float) -> dict[str, Any]:
+    """Write down a finished cell; fractions 0..1. `before` are the runs that it came of."""
     record = runs.load(run.folder).record
+    metrics = record.metrics
+    spent = {
+        kind: sum(each.record.seconds or 0.0 for each in (*before, run) if each.record.kind == kind)
+        for kind in ("pretrain", "finetune")
+    }
+    pretrained = [each.name for each in before if each.record.kind == "pretrain"]
     reading = next(each for each in record.tests if each.get("by") == "evaluate")
     return {
         "schema": 1,
         "key": key,
         "method": cell.method.label,
         "labels": cell.labels,
-        "examples": int(record.metrics["train_examples"]),
+        "examples": int(metrics.get("labelled_examples", metrics["train_examples"])),
         "seed": cell.seed,
         "accuracy": accuracy,
         "test_examples": reading["examples"],
         "test_readings": len(record.tests),
         "epochs": record.training["epochs"],
         "seconds": {
-            "pretraining": parent.record.seconds if parent else 0.0,
-            "finetuning": record.seconds,
+            "pretraining": round(spent["pretrain"], 3),
+            "finetuning": round(spent["finetune"], 3),
         },
-        "runs": {"pretraining": parent.name if parent else None, "finetuning": run.name},
+        "runs": {"pretraining": pretrained[0] if pretrained else None, "finetuning": run.name},
         "weights_sha256": record.weights_sha256,
         "commit": commit(),
         "versions": record.versions,

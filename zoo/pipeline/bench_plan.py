@@ -9,7 +9,14 @@ from typing import Any
 
 import torch
 
-from zoo.api import Component, Dataset, FinetuneConfig, RecipeSpec, TrainConfig
+from zoo.api import (
+    Component,
+    Dataset,
+    FinetuneConfig,
+    RecipeSpec,
+    SelfTrainConfig,
+    TrainConfig,
+)
 from zoo.config import knobs, make, to_json
 from zoo.data import check_counts, checked, labelled
 from zoo.errors import BadOption, DataError, Unfit, UnknownName, did_you_mean, listing
@@ -19,6 +26,7 @@ from zoo.pipeline.reuse import HARMLESS, digest, options_of
 from zoo.pipeline.workspace import Workspace
 
 SCRATCH = "scratch"
+SELF_TRAINED = " + self-training"
 ONLY_LABELS = "With N labels, N is everything that carries one: none is held out or chosen on."
 FIXED: dict[str, tuple[Any, str]] = {
     "validation": (0.0, ONLY_LABELS),
@@ -38,12 +46,14 @@ FIXED: dict[str, tuple[Any, str]] = {
 class Method:
     """A way to a classifier: pretrained with an objective, or None, and its own settings.
 
-    `overrides` are finetuning options that hold for this method alone.
+    `overrides` are finetuning options that hold for this method alone. With `self_trained`, the
+    classifier goes on to learn from its own labels of the other examples.
     """
 
     label: str
     objective: Component | None = None
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    self_trained: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,13 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.method.label}, {shown(self.labels)} labels, seed {self.seed}"
+
+    @property
+    def teacher(self) -> Cell:
+        """The cell without self-training, whose classifier a self-trained one goes on from."""
+        label = self.method.label.removesuffix(SELF_TRAINED)
+        method = dataclasses.replace(self.method, label=label, self_trained=False)
+        return dataclasses.replace(self, method=method)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,14 +94,20 @@ class Plan:
     finetune: FinetuneConfig
     steps: int
     examples: int
+    self_training: TrainConfig | None = None
+    self_train: SelfTrainConfig = dataclasses.field(default_factory=SelfTrainConfig)
 
     @property
     def cells(self) -> Iterator[Cell]:
-        """Walk through the cells seed by seed: after one seed there is a first table."""
+        """Walk through the cells seed by seed: after one seed there is a first table.
+
+        Where every example has a label, none is left for self-training.
+        """
         for seed in self.seeds:
             for method in self.methods:
                 for labels in self.labels:
-                    yield Cell(method=method, labels=labels, seed=seed)
+                    if labels is not None or not method.self_trained:
+                        yield Cell(method=method, labels=labels, seed=seed)
 
     def pretraining_of(self, seed: int) -> TrainConfig:
         return dataclasses.replace(self.pretraining, seed=seed)
@@ -99,6 +122,10 @@ class Plan:
         least = -(-self.steps // steps_an_epoch(cell.labels or self.examples, config))
         return dataclasses.replace(config, epochs=max(config.epochs, least))
 
+    def self_training_of(self, cell: Cell) -> TrainConfig:
+        assert self.self_training is not None  # no cell asks for it otherwise
+        return dataclasses.replace(self.self_training, seed=cell.seed)
+
     def parts_of(self, objective: Component | None = None) -> dict[str, Component]:
         """Return the components of a finetuning, or of the pretraining with an objective."""
         parts = {"dataset": self.dataset, "backbone": self.backbone}
@@ -112,7 +139,11 @@ class Plan:
             parts = self.parts_of(cell.method.objective)
             before = options_of(workspace, parts, self.pretraining_of(cell.seed))
         ours = options_of(workspace, self.parts_of(), training, config)
-        return digest({"method": cell.method.label, "finetuning": ours, "pretraining": before})
+        content = {"method": cell.method.label, "finetuning": ours, "pretraining": before}
+        if cell.method.self_trained:
+            taught = options_of(workspace, {}, self.self_training_of(cell))["training"]
+            content["self_training"] = taught | to_json(self.self_train)
+        return digest(content)
 
 
 def steps_an_epoch(examples: int, config: TrainConfig) -> int:
@@ -137,6 +168,7 @@ def settings(plan: Plan) -> dict[str, Any]:
                 "label": method.label,
                 "objective": _component(method.objective) if method.objective else None,
                 "overrides": dict(method.overrides),
+                "self_trained": method.self_trained,
             }
             for method in plan.methods
         ],
@@ -147,6 +179,11 @@ def settings(plan: Plan) -> dict[str, Any]:
         "pretraining": _kept(to_json(plan.pretraining)),
         "finetuning": _kept(to_json(plan.finetuning)),
         "finetune": to_json(plan.finetune),
+        "self_training": (
+            _kept(to_json(plan.self_training)) | to_json(plan.self_train)
+            if plan.self_training
+            else None
+        ),
     }
 
 
@@ -170,6 +207,7 @@ def plan_of(
     pretrain: Mapping[str, Any],
     finetune: Mapping[str, Any],
     scratch: Mapping[str, Any],
+    self_train: Mapping[str, Any],
     steps: int,
     threads: int,
     device: str,
@@ -187,6 +225,7 @@ def plan_of(
         "pretrain": _options("pretrain", pretrain, allowed=("validation", "keep", "patience")),
         "finetune": _options("finetune", finetune),
         "scratch": _options("scratch", scratch),
+        "self-train": _options("self-train", self_train),
     }
     before = to_json(spec.pretraining) if spec else {}
     after = to_json(spec.finetuning) if spec else {}
@@ -198,6 +237,11 @@ def plan_of(
     given = list(objectives) or ([spec.objective] if spec else [])
     methods = [Method(label=SCRATCH, overrides=forms["scratch"])]
     methods += [Method(label=part.name, objective=part) for part in map(_part, given)]
+    taught = _self_training(spec, forms["self-train"], {**fixed, **machine})
+    methods += [
+        dataclasses.replace(each, label=each.label + SELF_TRAINED, self_trained=True)
+        for each in (methods if taught else ())
+    ]
     plan = Plan(
         dataset=_resolved(workspace, "dataset", dataset or (spec.dataset if spec else "digits")),
         backbone=_resolved(workspace, "backbone", backbone or (spec.backbone if spec else "")),
@@ -215,6 +259,8 @@ def plan_of(
         finetune=make(FinetuneConfig, config, "finetune"),
         steps=steps,
         examples=0,
+        self_training=taught[0] if taught else None,
+        self_train=taught[1] if taught else SelfTrainConfig(),
     )
     _check_lists(plan)
     data = _check_data(workspace, plan)
@@ -229,9 +275,28 @@ def plan_of(
     return dataclasses.replace(plan, examples=len(truth)), truth
 
 
+def _self_training(
+    spec: RecipeSpec | None, given: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> tuple[TrainConfig, SelfTrainConfig] | None:
+    """Resolve the options of self-training; None where neither they nor a recipe ask for it."""
+    recipe = spec.self_training if spec else None
+    if not given and recipe is None:
+        return None
+    training = {**(to_json(recipe) if recipe else {}), **_those_of(TrainConfig, given), **fixed}
+    config = {**(to_json(spec.self_train) if spec else {}), **_those_of(SelfTrainConfig, given)}
+    return make(TrainConfig, training, "self-train"), make(SelfTrainConfig, config, "self-train")
+
+
+FORMS: dict[str, tuple[type, ...]] = {
+    "pretrain": (TrainConfig,),
+    "self-train": (TrainConfig, SelfTrainConfig),
+}
+"""The configs whose options a flag of the bench takes, where those are not finetuning's."""
+
+
 def _options(form: str, values: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Any]:
     """Refuse options that are unknown, or that the bench itself sets; `BadOption`."""
-    configs = (TrainConfig,) if form == "pretrain" else (TrainConfig, FinetuneConfig)
+    configs = FORMS.get(form, (TrainConfig, FinetuneConfig))
     known = {knob.name: knob for config in configs for knob in knobs(config)}
     checked = {}
     for name, value in values.items():
@@ -271,7 +336,7 @@ def _check_lists(plan: Plan) -> None:
         if not values or len(set(values)) < len(values):
             said = ", ".join("all" if value is None else str(value) for value in values)
             raise BadOption(f"{name}: at least one, and each once; given: {said or 'none'}.")
-    if len(plan.methods) == 1:
+    if not any(method.objective for method in plan.methods):
         raise BadOption("objectives: name at least one. See: zoo list objectives")
     if plan.steps < 0:
         raise BadOption(f"steps: {plan.steps} is not allowed. Allowed: a whole number from 0.")
@@ -295,6 +360,8 @@ def _try_parts(workspace: Workspace, plan: Plan, data: Dataset) -> None:
     """Build each part once, on zeros: what does not fit is told now, not after hours."""
     backbone = choose(workspace, "backbone", plan.backbone)
     for method in plan.methods:
+        if method.self_trained:
+            continue
         model = assembly.build_backbone(backbone, data.input)
         if method.objective:
             part = choose(workspace, "objective", method.objective)

@@ -10,8 +10,8 @@ from typing import Any
 
 from zoo.errors import RunError, UsageError, ZooError
 from zoo.evidence.rows import Measured, Row, rows
-from zoo.pipeline.bench_plan import SCRATCH
-from zoo.pipeline.lineage import parent_of
+from zoo.pipeline.bench_plan import SCRATCH, SELF_TRAINED
+from zoo.pipeline.lineage import ancestors_of
 from zoo.pipeline.reuse import HARMLESS
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord, Record
@@ -101,7 +101,7 @@ def reading_of(record: Record) -> dict[str, Any] | None:
 
 def _compared(run: Run, workspace: Workspace) -> Compared:
     try:
-        parent = parent_of(run, workspace)
+        parents = [parent.record for parent in ancestors_of(run, workspace)]
     except ZooError as error:
         raise RunError(
             f"What run '{run.name}' was pretrained with cannot be told: {error} Leave it out."
@@ -109,29 +109,52 @@ def _compared(run: Run, workspace: Workspace) -> Compared:
     record = run.record
     reading = reading_of(record)
     assert reading is not None
-    objective = parent.record.objective if parent else None
+    objective = parents[-1].objective if parents else None
+    method = objective.name if objective else SCRATCH
     machine = {name: getattr(record, name) for name in ("device", "processor", "threads")}
     return Compared(
         run=run.name,
-        method=objective.name if objective else SCRATCH,
+        method=method if record.self_train is None else method + SELF_TRAINED,
         seed=record.seed,
         labels=(record.finetune or {}).get("labels"),
-        settings=_settings(record, parent.record if parent else None),
+        settings=_settings(record, parents),
         machine=machine | {"torch": record.versions.get("torch")},
         accuracy=float(reading["accuracy"]),
         test_readings=len(record.tests),
-        seconds=((parent.record.seconds or 0.0) if parent else 0.0, record.seconds or 0.0),
-        examples=int(record.metrics.get("train_examples", 0)),
+        seconds=_seconds([*parents, record]),
+        examples=_labelled(record),
     )
 
 
-def _settings(record: Record, parent: Record | None) -> dict[str, Any]:
-    """Write all that a run was made with, but for seed and machine, under one name each."""
+def _seconds(records: Sequence[Record]) -> tuple[float, float]:
+    """Return the seconds of the pretraining, and of all that came after it."""
+    spent = {
+        kind: sum(each.seconds or 0.0 for each in records if each.kind == kind)
+        for kind in ("pretrain", "finetune")
+    }
+    return spent["pretrain"], spent["finetune"]
+
+
+def _labelled(record: Record) -> int:
+    """Count the examples with a label that a run was trained on."""
+    metrics = record.metrics
+    return int(metrics.get("labelled_examples", metrics.get("train_examples", 0)))
+
+
+def _settings(record: Record, parents: Sequence[Record]) -> dict[str, Any]:
+    """Write all that a run was made with, but for seed and machine, under one name each.
+
+    `parents` are the runs that it came of, the nearest first.
+    """
     found: dict[str, Any] = {}
     for kind in ("dataset", "backbone", "head"):
         found |= _part(kind, getattr(record, kind))
-    found |= _training(record)
     found |= record.finetune or {}
+    taught = record if record.self_train is None else parents[0]
+    found |= _training(taught)
+    own = {} if taught is record else _training(record) | (record.self_train or {})
+    found |= {f"self-training.{name}": value for name, value in own.items()}
+    parent = parents[-1] if parents else None
     if parent is None or parent.objective is None:
         return found | {"objective": None}
     own = _part("objective", parent.objective) | _training(parent)

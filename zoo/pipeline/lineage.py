@@ -1,9 +1,10 @@
-"""Where a run comes from: its parent, and the two records from which both can be made again."""
+"""Where a run comes from: its ancestors, and the records from which all can be made again."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +36,37 @@ def parent_of(run: Run, workspace: Workspace) -> Run | None:
     return parent
 
 
+def ancestors_of(run: Run, workspace: Workspace) -> Iterator[Run]:
+    """Yield the runs that a run came of, the nearest first; raises `RunError` where one changed."""
+    parent = parent_of(run, workspace)
+    while parent is not None:
+        yield parent
+        parent = parent_of(parent, workspace)
+
+
 def lineage(run: Run, workspace: Workspace) -> dict[str, Any]:
-    """Write the records of a run and of its pretraining as JSON, without times and places.
+    """Write the records of a run and of its ancestors as JSON, without times and places.
 
-    Where the pretraining is gone, or is another now, its record is None.
+    `parents` has the nearest first, and ends where one is gone, or is another now.
     """
-    try:
-        parent = parent_of(run, workspace)
-    except ZooError:
-        parent = None
-    return {"run": _content(run.record), "parent": _content(parent.record) if parent else None}
+    parents = []
+    with contextlib.suppress(ZooError):
+        for parent in ancestors_of(run, workspace):
+            parents.append(_content(parent.record))
+    return {"run": _content(run.record), "parents": parents}
 
 
-def from_lineage(content: Any, path: Path) -> tuple[Record, Record | None]:
-    """Read the two records back, checked as those of a run folder are; raises `RunError`."""
+def from_lineage(content: Any, path: Path) -> tuple[Record, list[Record]]:
+    """Read the records back, checked as those of a run folder are; raises `RunError`."""
     if not isinstance(content, Mapping) or not isinstance(content.get("run"), Mapping):
         raise RunError(
             f"'{path}' does not say how its model was trained: an older zoo wrote it, or the"
             " record was taken out. Type: zoo export RUN, or zoo reproduce RUN"
         )
-    parent = content.get("parent")
-    return _record(content["run"], path), _record(parent, path) if parent is not None else None
+    parents = content.get("parents", [])
+    if not isinstance(parents, list) or not all(isinstance(each, Mapping) for each in parents):
+        raise RunError(f"'{path}' is corrupt: its '{KEY}' has the wrong form.")
+    return _record(content["run"], path), [_record(each, path) for each in parents]
 
 
 def _content(record: Record) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.api import FinetuneConfig, ImageInput, TrainConfig
+from zoo.api import FinetuneConfig, ImageInput, PretrainConfig, SelfTrainConfig, TrainConfig
 from zoo.config import make
 from zoo.errors import BadOption, DataError, Unfit, UsageError
 from zoo.pipeline import assembly
@@ -17,6 +17,7 @@ from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import evaluate
 from zoo.pipeline.finetuning import make_finetuning
 from zoo.pipeline.pretraining import make_pretraining
+from zoo.pipeline.self_training import make_self_training
 from zoo.pipeline.stated import Stated, stated
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -86,18 +87,19 @@ def reproduce(
     with _folder(keep, found) as folder:
         own = dataclasses.replace(workspace, runs=folder, run=None)
         pairs: list[tuple[Record, Record]] = []
-        parent = run = accuracy = None
-        if found.parent is not None:
-            parent = _again(found.parent, own, None, device)
-            pairs.append((found.parent, parent.record))
-        # Where it failed already, nothing is trained on it, and the test split is not read.
-        if not _differences(pairs) or _elsewhere(pairs):
-            run = _again(found.record, own, parent, device)
-            pairs.append((found.record, run.record))
-            accuracy = _measured(found, run, own)
+        reruns: list[Run] = []
+        accuracy = None
+        for record in (*reversed(found.parents), found.record):
+            # Where it failed already, nothing is trained on it, and the test split is not read.
+            if _differences(pairs) and not _elsewhere(pairs):
+                break
+            reruns.append(_again(record, own, reruns[-1] if reruns else None, device))
+            pairs.append((record, reruns[-1].record))
+        else:
+            accuracy = _measured(found, reruns[-1], own)
     elsewhere = _elsewhere(pairs)
     differences = _differences(pairs)
-    if run is not None and found.accuracy != accuracy:
+    if len(reruns) > len(found.parents) and found.accuracy != accuracy:
         differences.append(Difference("accuracy", found.accuracy, accuracy))
     return Reproduction(
         run=found.name,
@@ -107,9 +109,9 @@ def reproduce(
         accuracy=found.accuracy,
         interval=found.interval,
         rerun_accuracy=accuracy,
-        reruns=[each.name for each in (parent, run) if each],
+        reruns=[each.name for each in reruns],
         kept=keep,
-        seconds=sum(each.record.seconds or 0.0 for each in (parent, run) if each),
+        seconds=sum(each.record.seconds or 0.0 for each in reruns),
     )
 
 
@@ -132,9 +134,7 @@ def _verdict(
 
 def _check(found: Stated, workspace: Workspace, device: str | None) -> None:
     """Refuse, before any training, what could not be made again as it was."""
-    for record in (found.parent, found.record):
-        if record is None:
-            continue
+    for record in (*found.parents, found.record):
         if record.training.get("devices", 1) != 1:
             raise BadOption(
                 f"Run '{record.run}' was trained by {record.training['devices']} processes;"
@@ -187,7 +187,12 @@ def _again(record: Record, workspace: Workspace, parent: Run | None, device: str
     training, parts = _training(record, device), _parts(record, workspace)
     noted = {"name": BY, "of": record.run}
     if record.kind == "pretrain":
-        return make_pretraining(workspace, parts, training, recipe=noted)
+        looked = make(PretrainConfig, record.pretrain or {}, f"run '{record.run}'")
+        return make_pretraining(workspace, parts, training, looked, recipe=noted)
+    if record.self_train is not None:
+        assert parent is not None  # what it states was held against itself
+        taught = make(SelfTrainConfig, record.self_train, f"run '{record.run}'")
+        return make_self_training(workspace, parent, training, taught, recipe=noted)
     config = make(FinetuneConfig, record.finetune or {}, f"run '{record.run}'")
     channels, height, width = record.input
     return make_finetuning(
@@ -236,7 +241,7 @@ def _differences(pairs: Sequence[tuple[Record, Record]]) -> list[Difference]:
     """Name the figures of training that came out otherwise: of the pretraining, of the run."""
     made = []
     for then, now in pairs:
-        prefix = "" if then.kind == "finetune" else f"{DEEDS[then.kind]}: "
+        prefix = "" if then is pairs[-1][0] and then.kind == "finetune" else f"{DEEDS[then.kind]}: "
         made += [Difference(prefix + name, *pair) for name, *pair in _figures(then, now)]
     return [each for each in made if each.recorded != each.rerun]
 

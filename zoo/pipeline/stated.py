@@ -1,8 +1,9 @@
-"""What a run or a published model states of itself: two records, an accuracy, its interval."""
+"""What a run or a published model states of itself: records, an accuracy, its interval."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ from zoo.evidence.spread import wilson
 from zoo.export.bundle import manifest
 from zoo.export.golden import proof_path
 from zoo.export.modelfile import open_model
-from zoo.pipeline.lineage import KEY, from_lineage, parent_of
+from zoo.pipeline.lineage import KEY, ancestors_of, from_lineage
 from zoo.pipeline.workspace import Workspace
 from zoo.record import Record
 from zoo.runs import Run, find
@@ -23,14 +24,15 @@ CARDS = (".onnx", ".json", ".md")
 
 @dataclasses.dataclass(frozen=True)
 class Stated:
-    """A record to be made again, with that of its pretraining. `run` is None for a model's card.
+    """A record to be made again, with those of its `parents`, the nearest first.
 
+    `run` is None for a model's card.
     `accuracy` and its 95 % `interval` are those of the test split; a pretraining has none.
     """
 
     name: str
     record: Record
-    parent: Record | None
+    parents: list[Record]
     run: Run | None
     accuracy: float | None
     interval: tuple[float, float] | None
@@ -43,10 +45,10 @@ def stated(source: Run | str | Path, workspace: Workspace) -> Stated:
         return _of_card(path)
     run = find(workspace.runs_root, str(path), _finished, "finished run")
     run.load_weights()  # they are those of the record, or it is told now
-    parent = parent_of(run, workspace)
-    if parent is not None:
+    parents = list(ancestors_of(run, workspace))
+    for parent in parents:
         parent.load_weights()
-    return _stated(run.name, run.record, parent.record if parent else None, run)
+    return _stated(run.name, run.record, [parent.record for parent in parents], run)
 
 
 def _finished(run: Run) -> bool:
@@ -79,44 +81,48 @@ def _of_card(path: Path) -> Stated:
         ) from None
     except ValueError as error:
         raise RunError(f"'{proof}' is corrupt: {error}.") from None
-    record, parent = from_lineage(content.get(KEY) if isinstance(content, dict) else None, proof)
+    record, parents = from_lineage(content.get(KEY) if isinstance(content, dict) else None, proof)
     card = open_model(model).card
     if card.weights_sha256 != record.weights_sha256:
         raise RunError(
             f"'{model}' was made from other weights than '{proof.name}' says: {_short(card)} and"
             f" {str(record.weights_sha256)[:12]}."
         )
-    return _stated(record.run, record, parent, None)
+    return _stated(record.run, record, parents, None)
 
 
 def _short(card: Any) -> str:
     return str(card.weights_sha256)[:12]
 
 
-def _stated(name: str, record: Record, parent: Record | None, run: Run | None) -> Stated:
+def _stated(name: str, record: Record, parents: list[Record], run: Run | None) -> Stated:
     """Hold a record against itself; what it says twice must be the same."""
-    for each in (record, parent):
-        if each is not None and each.seed != each.training.get("seed"):
+    for each in (record, *parents):
+        if each.seed != each.training.get("seed"):
             raise RunError(
                 f"The record of run '{each.run}' was altered: its seed is {each.seed}, and"
                 f" {each.training.get('seed')} among its training options."
             )
-    if record.parent is not None:
+    for each, parent in itertools.zip_longest((record, *parents), parents):
+        if each.parent is None:
+            continue
         if parent is None:
             raise RunError(
-                f"Run '{name}' started from pretraining '{record.parent.run}', whose record is"
-                " gone. Without it nothing can be made again."
+                f"Run '{each.run}' started from '{each.parent.run}', whose record is gone. Without"
+                " it nothing can be made again."
             )
-        if parent.weights_sha256 != record.parent.weights_sha256:
-            raise RunError(f"Run '{name}' started from other weights than those of '{parent.run}'.")
+        if parent.weights_sha256 != each.parent.weights_sha256:
+            raise RunError(
+                f"Run '{each.run}' started from other weights than those of '{parent.run}'."
+            )
     if record.kind == "pretrain":
-        return Stated(name, record, None, run, None, None)
+        return Stated(name, record, [], run, None, None)
     readings = [test for test in record.tests if "accuracy" in test and "examples" in test]
     readings = [test for test in readings if test.get("by") == "evaluate"] or readings
     if not readings:
         where = str(run.folder) if run else name
         raise RunError(f"Run '{name}' states no accuracy. Type: zoo evaluate {where}")
-    return Stated(name, record, parent, run, *_accuracy(name, readings))
+    return Stated(name, record, parents, run, *_accuracy(name, readings))
 
 
 def _accuracy(name: str, readings: list[dict[str, Any]]) -> tuple[float, tuple[float, float]]:
