@@ -91,14 +91,14 @@ def reproduce(
         accuracy = None
         for record in (*reversed(found.parents), found.record):
             # Where it failed already, nothing is trained on it, and the test split is not read.
-            if _differences(pairs) and not _elsewhere(pairs):
+            if _differences(pairs, found.record) and not _elsewhere(pairs):
                 break
             reruns.append(_again(record, own, reruns[-1] if reruns else None, device))
             pairs.append((record, reruns[-1].record))
         else:
             accuracy = _measured(found, reruns[-1], own)
     elsewhere = _elsewhere(pairs)
-    differences = _differences(pairs)
+    differences = _differences(pairs, found.record)
     if len(reruns) > len(found.parents) and found.accuracy != accuracy:
         differences.append(Difference("accuracy", found.accuracy, accuracy))
     return Reproduction(
@@ -237,11 +237,11 @@ def _elsewhere(pairs: Sequence[tuple[Record, Record]]) -> list[Difference]:
     return list(made.values())
 
 
-def _differences(pairs: Sequence[tuple[Record, Record]]) -> list[Difference]:
-    """Name the figures of training that came out otherwise: of the pretraining, of the run."""
+def _differences(pairs: Sequence[tuple[Record, Record]], run: Record) -> list[Difference]:
+    """Name the figures of training that came out otherwise: of what it began with, of the run."""
     made = []
     for then, now in pairs:
-        prefix = "" if then is pairs[-1][0] and then.kind == "finetune" else f"{DEEDS[then.kind]}: "
+        prefix = "" if then is run else f"{DEEDS[then.kind]}: "
         made += [Difference(prefix + name, *pair) for name, *pair in _figures(then, now)]
     return [each for each in made if each.recorded != each.rerun]
 
