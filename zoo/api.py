@@ -45,6 +45,7 @@ __all__ = [
     "PretrainConfig",
     "RecipeSpec",
     "SelfTrainConfig",
+    "Teacher",
     "TrainConfig",
     "Unfit",
     "ZooError",
@@ -55,6 +56,7 @@ __all__ = [
     "note",
     "progress",
     "read_picture",
+    "teacher",
 ]
 
 API_VERSION = "1.2"
@@ -213,6 +215,24 @@ class Objective(Protocol):
     """
 
     def __call__(self, backbone: Backbone, inputs: Tensor, raw: Tensor) -> Losses: ...
+
+
+class Teacher(Protocol):
+    """A trained model to learn from; it is no `nn.Module`, so that nobody trains or saves it.
+
+    `kind` says what it answers, `width` how many numbers an input; `input` is what it takes.
+    """
+
+    kind: Literal["logits", "features"]
+    width: int
+    input: ImageInput
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Answer raw bytes, uint8 N x C x H x W, by float32 N x width without a gradient.
+
+        The answer lies where `raw` does. Raises `Unfit` where `raw` is not like `input`.
+        """
+        ...
 
 
 # --- specs ----------------------------------------------------------------------------------
@@ -496,6 +516,18 @@ def gather(rows: Tensor) -> Tensor:
     from zoo.training.places import current_place
 
     return current_place().gather(rows)
+
+
+def teacher(text: str) -> Teacher:
+    """Load a trained model by the text of an option; to be called in an objective's build.
+
+    `text` is a finished run's folder or name, `latest`, or a path that ends in .onnx: a file that
+    zoo exported, or any that takes raw bytes. Classifiers answer with logits, pretrainings with
+    features. Raises `ZooError` where there is none, or it cannot be read.
+    """
+    from zoo.pipeline.teaching import current_lender
+
+    return current_lender().teacher(text)
 
 
 def note(text: str) -> None:

@@ -40,7 +40,8 @@ class Record:
     """The content of `run.json`. Times are ISO 8601 with offset, fractions 0..1.
 
     `input` is what the backbone was built for, `data_input` what the data set stores (both
-    channels, height, width). `tests` lists each reading of the test split.
+    channels, height, width). `tests` lists each reading of the test split. `teachers` are runs and
+    files that a pretraining learnt from, each with its SHA-256.
     """
 
     run: str
@@ -71,6 +72,7 @@ class Record:
     weights_sha256: str | None = None
     error: str | None = None
     processor: str = ""
+    teachers: dict[str, str] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
 

@@ -9,6 +9,7 @@ from zoo_objectives.configs import (
     AdversarialConfig,
     ContrastiveConfig,
     DenoiseConfig,
+    DistillConfig,
     MaskedConfig,
     RedundancyConfig,
     SparseConfig,
@@ -67,6 +68,12 @@ def build_redundancy(config: RedundancyConfig, backbone: Backbone) -> nn.Module:
     return Redundancy(config, backbone)
 
 
+def build_distill(config: DistillConfig, backbone: Backbone) -> nn.Module:
+    from zoo_objectives.distill import Distill
+
+    return Distill(config, backbone)
+
+
 @hookimpl
 def zoo_objectives() -> list[ObjectiveSpec]:
     return [
@@ -123,5 +130,11 @@ def zoo_objectives() -> list[ObjectiveSpec]:
             summary="bring two views together, keep dimensions apart: VICReg, Barlow Twins",
             config=RedundancyConfig,
             build=build_redundancy,
+        ),
+        ObjectiveSpec(
+            name="distill",
+            summary="answer as a trained run or an ONNX file does: Hinton's distillation, FitNets",
+            config=DistillConfig,
+            build=build_distill,
         ),
     ]

@@ -62,6 +62,17 @@ class MaskedConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    teacher: str = knob(help="a finished run's folder or name, latest, or an .onnx file")
+    temperature: float = knob(
+        4.0, "of a classifier: what logits are divided by", low=0.1, high=100.0
+    )
+    match: Literal["cosine", "mse"] = knob(
+        "cosine", "of a pretraining: how features are held against the teacher's"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
     """How two views of a picture are drawn, and what they are projected through."""
 

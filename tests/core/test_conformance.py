@@ -275,6 +275,46 @@ def test_a_required_option_is_asked_for(tmp_path: Path) -> None:
     assert check(path, settings=["word=yes"]).verdict == "conforms"
 
 
+TAUGHT = """
+import dataclasses
+from zoo.api import Losses, ObjectiveSpec, hookimpl, knob, teacher
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    text: str = knob(help='a text')
+def build(config, backbone):
+    from torch import nn
+    class Pupil(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.teacher = {asks}
+            self.answer = nn.Linear(backbone.features, 4)
+        def forward(self, backbone, inputs, raw):
+            wanted = self.teacher(raw){change}
+            return Losses((self.answer(backbone.encoder(inputs)) - wanted).square().mean())
+    return Pupil()
+@hookimpl
+def zoo_objectives():
+    return [ObjectiveSpec(name='pupil', summary='', config=Config, build=build)]
+"""
+
+
+def test_a_teacher_is_the_kits_own(tmp_path: Path) -> None:
+    """Of a text that an objective asks `zoo.api.teacher` for; any other one has to be given."""
+    path = tmp_path / "pupil.py"
+    path.write_text(TAUGHT.format(asks="teacher(config.text)", change=""))
+    assert check(path).verdict == "conforms"
+    # What is wrong with a taught objective is found as in any other.
+    path.write_text(TAUGHT.format(asks="teacher(config.text)", change=" + float('nan')"))
+    report = check(path)
+    assert report.verdict == "fails"
+    assert "gradients" in report.explain()
+    path.write_text(TAUGHT.format(asks="{'yes': lambda raw: 0.0}[config.text]", change=""))
+    report = check(path)
+    assert report.verdict == "incomplete"
+    assert "the option 'text' is required: give it a value, --set text=" in report.explain()
+    assert check(path, settings=["text=yes"]).verdict == "conforms"
+
+
 # --- the command ----------------------------------------------------------------------------
 
 

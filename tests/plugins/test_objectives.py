@@ -38,7 +38,14 @@ REGISTRY = Registry.installed()
 ENTRIES = REGISTRY.entries("objective")
 WORK = Workspace(plugins=REGISTRY)
 GREY_8 = ImageInput(channels=1, height=8, width=8)
+Options = dict[str, dict[str, Any]]
 every = pytest.mark.parametrize("entry", ENTRIES, ids=[entry.name for entry in ENTRIES])
+
+
+@pytest.fixture
+def needed(trained_once: Any) -> Options:
+    """The options that have no default, by objective."""
+    return {"distill": {"teacher": str(trained_once.model)}}
 
 
 def lookup(name: str, **options: Any) -> Part:
@@ -108,9 +115,11 @@ def spied(
 
 
 @every
-def test_losses_are_a_scalar_with_a_gradient_and_detached_parts(entry: Entry) -> None:
+def test_losses_are_a_scalar_with_a_gradient_and_detached_parts(
+    entry: Entry, needed: Options
+) -> None:
     backbone = mlp()
-    part = Part(entry, entry.configure({}))
+    part = lookup(entry.name, **needed.get(entry.name, {}))
     objective = build_objective(WORK, part, backbone)
     preprocess = Preprocess(GREY_8, GREY_8, backbone.preprocessing)
     check_objective(part, objective, backbone, preprocess)
@@ -129,10 +138,10 @@ def test_losses_are_a_scalar_with_a_gradient_and_detached_parts(entry: Entry) ->
 
 
 @every
-def test_an_objective_keeps_no_backbone(entry: Entry) -> None:
+def test_an_objective_keeps_no_backbone(entry: Entry, needed: Options) -> None:
     """Kept, its weights would be saved twice and trained twice."""
     backbone = mlp()
-    objective = build_objective(WORK, Part(entry, entry.configure({})), backbone)
+    objective = build_objective(WORK, lookup(entry.name, **needed.get(entry.name, {})), backbone)
     theirs = {id(module) for module in backbone.modules()}
     assert not [module for module in objective.modules() if id(module) in theirs]
     assert not [value for value in vars(objective).values() if id(value) in theirs]
@@ -143,9 +152,9 @@ FALLS = {"contrastive": 0.97, "redundancy": 0.97}
 
 
 @every
-def test_what_is_watched_falls_on_digits(entry: Entry) -> None:
+def test_what_is_watched_falls_on_digits(entry: Entry, needed: Options) -> None:
     backbone = mlp()
-    objective = build_objective(WORK, Part(entry, entry.configure({})), backbone)
+    objective = build_objective(WORK, lookup(entry.name, **needed.get(entry.name, {})), backbone)
     module = Pretraining(Preprocess(GREY_8, GREY_8, backbone.preprocessing), backbone, objective)
     inputs = digits().train().inputs[:600]
     batches = Batches((inputs,), 50, seed=0)
@@ -156,9 +165,9 @@ def test_what_is_watched_falls_on_digits(entry: Entry) -> None:
 
 
 @every
-def test_neither_inputs_nor_bytes_are_changed(entry: Entry) -> None:
+def test_neither_inputs_nor_bytes_are_changed(entry: Entry, needed: Options) -> None:
     backbone = mlp()
-    objective = build_objective(WORK, Part(entry, entry.configure({})), backbone)
+    objective = build_objective(WORK, lookup(entry.name, **needed.get(entry.name, {})), backbone)
     raw = raw_bytes(GREY_8)
     inputs = Preprocess(GREY_8, GREY_8, backbone.preprocessing)(raw)
     kept = raw.clone(), inputs.clone()
@@ -168,10 +177,10 @@ def test_neither_inputs_nor_bytes_are_changed(entry: Entry) -> None:
 
 
 @every
-def test_its_noise_is_torchs_global_one(entry: Entry) -> None:
+def test_its_noise_is_torchs_global_one(entry: Entry, needed: Options) -> None:
     """Core seeds those generators: an own one would break resuming and reproducing."""
     backbone = mlp()
-    objective = build_objective(WORK, Part(entry, entry.configure({})), backbone)
+    objective = build_objective(WORK, lookup(entry.name, **needed.get(entry.name, {})), backbone)
     raw = raw_bytes(GREY_8)
     inputs = Preprocess(GREY_8, GREY_8, backbone.preprocessing)(raw)
 
@@ -185,7 +194,7 @@ def test_its_noise_is_torchs_global_one(entry: Entry) -> None:
 
 
 @every
-def test_no_label_reaches_it(entry: Entry, workspace: Workspace) -> None:
+def test_no_label_reaches_it(entry: Entry, workspace: Workspace, needed: Options) -> None:
     """Wrong labels, and none at all, give the same weights to the last bit."""
     true = digits().train()
     assert true.labels is not None
@@ -209,7 +218,7 @@ def test_no_label_reaches_it(entry: Entry, workspace: Workspace) -> None:
         run = pipeline.pretrain(
             Component("mlp", widths=(16,), features=8),
             dataset="relabelled",
-            objective=entry.name,
+            objective=Component(entry.name, **needed.get(entry.name, {})),
             training=TrainConfig(epochs=1),
             workspace=Workspace(plugins=registry, runs=workspace.runs),
         )

@@ -20,6 +20,7 @@ from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
 from zoo.registry import Entry
+from zoo.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +205,13 @@ def load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], owner: st
         raise Unfit(
             f"The weights do not fit {owner}: {first}. Was another version of its plugin installed?"
         ) from None
+
+
+def load_backbone(run: Run, model: nn.Module, part: Part) -> None:
+    """Load the backbone of a finished pretraining; what was its objective's is left out."""
+    weights = run.load_weights()
+    tensors = {n: tensor for n, tensor in weights.items() if not n.startswith("objective.")}
+    load_state(model, tensors, part.entry.owner)
 
 
 @contextlib.contextmanager

@@ -93,19 +93,23 @@ def accuracy_once(run: Run, workspace: Workspace, device: str = "auto") -> float
 
 def load_classifier(run: Run, workspace: Workspace) -> tuple[Classifier, Dataset]:
     """Build the classifier of a finished finetuning, on the CPU, and describe its data set."""
+    part = assembly.recorded(workspace, "dataset", run.record.dataset)
+    data = assembly.build_dataset(workspace, part)
+    return classifier_of(run, workspace), data
+
+
+def classifier_of(run: Run, workspace: Workspace) -> Classifier:
+    """Build the classifier of a finished finetuning, on the CPU, without its data set."""
     record = run.record
     backbone_part = assembly.recorded(workspace, "backbone", record.backbone)
     assert record.head is not None
     head_part = assembly.recorded(workspace, "head", record.head)
-    data = assembly.build_dataset(
-        workspace, assembly.recorded(workspace, "dataset", record.dataset)
-    )
     backbone = assembly.build_backbone(backbone_part, run.input)
     head = assembly.build_head(head_part, int(backbone.features), len(record.classes))  # type: ignore[arg-type]
     preprocess = assembly.preprocess_for(run.data_input, run.input, backbone)
     classifier = Classifier(preprocess, backbone.encoder, head)  # type: ignore[arg-type]
     assembly.load_state(classifier, run.load_weights(), backbone_part.entry.owner)
-    return classifier.eval(), data
+    return classifier.eval()
 
 
 def check_test(run: Run, data: Dataset) -> None:

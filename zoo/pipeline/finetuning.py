@@ -111,7 +111,7 @@ def make_finetuning(
         model = assembly.build_backbone(parts["backbone"], built)
         top = assembly.build_head(parts["head"], int(model.features), len(data.classes))  # type: ignore[arg-type]
         if parent:
-            _load_backbone(parent, model, parts["backbone"])
+            assembly.load_backbone(parent, model, parts["backbone"])
         preprocess = assembly.preprocess_for(data.input, built, model)
         if preprocess.changes and parent:
             current().note(f"{parts['dataset'].entry.name}: {preprocess.changes}, as pretrained")
@@ -235,12 +235,3 @@ def _warn_of_few_steps(steps: int, training: TrainConfig) -> None:
             f"only {steps} training steps: so few labels want more --epochs than {training.epochs},"
             f" or a smaller --batch-size than {training.batch_size}"
         )
-
-
-def _load_backbone(parent: Run, model: torch.nn.Module, part: Part) -> None:
-    tensors = {
-        name: tensor
-        for name, tensor in parent.load_weights().items()
-        if not name.startswith("objective.")
-    }
-    assembly.load_state(model, tensors, part.entry.owner)

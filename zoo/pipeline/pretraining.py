@@ -25,6 +25,7 @@ from zoo.pipeline.making import (
     title,
     training_guard,
 )
+from zoo.pipeline.teaching import Library, lending
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -93,7 +94,12 @@ def make_pretraining(
         check_counts(training.validation)
         seed_everything(training.seed)
         model = assembly.build_backbone(parts["backbone"], data.input)
-        task = assembly.build_objective(workspace, parts["objective"], model)
+        library = Library(workspace)
+        with lending(library):
+            task = assembly.build_objective(workspace, parts["objective"], model)
+        parts = {**parts, "objective": library.settled(parts["objective"])}
+        if resumed:
+            library.check(resumed)
         preprocess = assembly.preprocess_for(data.input, data.input, model)
         fewest = _fewest(training, place)
         assembly.check_objective(parts["objective"], task, model, preprocess, count=fewest)
@@ -108,6 +114,7 @@ def make_pretraining(
             recipe,
             pretrain=to_json(pretrain),
         )
+        record.teachers = library.fingerprints
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
                 inputs, labels = _inputs(parts["dataset"], data)

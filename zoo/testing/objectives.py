@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.api import ImageInput, TrainConfig
+from zoo.api import ImageInput, NoConfig, TrainConfig
 from zoo.data import Batches
-from zoo.errors import Unfit
+from zoo.errors import Unfit, ZooError
 from zoo.models import Preprocess
 from zoo.pipeline.assembly import (
     Part,
@@ -20,11 +21,12 @@ from zoo.pipeline.assembly import (
     check_objective,
     preprocess_for,
 )
+from zoo.pipeline.teaching import Library, lending
 from zoo.pipeline.workspace import Workspace
 from zoo.registry import Entry, Registry
 from zoo.tasks import Pretraining
 from zoo.testing import modules, samples
-from zoo.testing.options import check_choices, check_options
+from zoo.testing.options import check_choices, check_options, complete
 from zoo.testing.report import ComponentReport, Failure, Rows, Size, Skipped
 from zoo.training import Goal, fit
 
@@ -48,10 +50,32 @@ class Tried:
 
 
 def check_objective_component(
-    registry: Registry, entry: Entry, options: Mapping[str, Any]
+    registry: Registry, entry: Entry, given: Mapping[str, Any]
 ) -> ComponentReport:
-    """Hold an objective to its contract."""
+    """Hold an objective to its contract; a required text that names a teacher is the kit's own.
+
+    Raises `Skipped` where a required text names anything else: nobody can guess it.
+    """
     workspace = Workspace(plugins=registry)
+    lender = samples.Lender(Library(workspace))
+    with lending(lender):
+        options = complete(entry, given, samples.TEACHER)
+        guessed = [n for n in options.keys() - given.keys() if options[n] == samples.TEACHER]
+        if guessed:
+            _ask(workspace, Part(entry, entry.configure(options)))
+            if not lender.asked or len(guessed) > 1:
+                complete(entry, given)  # says which
+        return _report(workspace, entry, options)
+
+
+def _ask(workspace: Workspace, part: Part) -> None:
+    """Build an objective, to see whether it asks for its teacher; what else it does comes later."""
+    with contextlib.suppress(ZooError):
+        backbone = build_backbone(Part(samples.AUTOENCODER, NoConfig()), INPUTS[0])
+        build_objective(workspace, part, backbone)
+
+
+def _report(workspace: Workspace, entry: Entry, options: Mapping[str, Any]) -> ComponentReport:
     rows = Rows()
     rows.add("options", lambda: check_options(entry, options))
     part = Part(entry, entry.configure(dict(options)))

@@ -15,15 +15,16 @@ RANGE = 16
 """Whole numbers between bounds that lie closer than this are all built."""
 
 
-def complete(entry: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
+def complete(entry: Entry, given: Mapping[str, Any], text: str | None = None) -> dict[str, Any]:
     """Return options that every check builds with: those given, and samples of required ones.
 
-    Raises `Skipped` where a required option is text, which nobody can guess.
+    Raises `Skipped` where a required option is text, which nobody can guess, unless `text` stands
+    for it.
     """
     options = dict(given)
     for knob in knobs(entry.spec.config):
         if knob.required and knob.name not in options:
-            samples = list(_samples(knob))
+            samples = list(_samples(knob)) or ([text] if text else [])
             if not samples:
                 raise Skipped(
                     f"the option '{knob.name}' is required: give it a value,"

@@ -162,12 +162,12 @@ def _component(
     if entry.kind == "recipe":
         return check_recipe(registry, entry, data_root)
     try:
+        if entry.kind == "objective":
+            return check_objective_component(registry, entry, given)
         options = complete(entry, given)
     except Skipped as reason:
         return ComponentReport(entry.kind, entry.name, (Row("options", "skipped", str(reason)),))
     if entry.kind == "dataset":
         return check_dataset(registry, entry, options, data_root)
-    if entry.kind == "objective":
-        return check_objective_component(registry, entry, options)
     check = check_backbone if entry.kind == "backbone" else check_head
     return check(entry, options)
