@@ -60,19 +60,30 @@ class Chart:
 
 
 @contextmanager
-def drawing(name: str, size: tuple[float, float] = SIZE) -> Iterator[Chart]:
-    """Yield axes to draw on, without a title; `name` keeps the ids of charts on a page apart."""
+def drawing(name: str, size: tuple[float, float] = SIZE, *, bare: bool = False) -> Iterator[Chart]:
+    """Yield axes to draw on, without a title; `name` keeps the ids of charts on a page apart.
+
+    `bare` leaves no room for numbers and words beside the axes.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # letters that matplotlib's font lacks: it is not used
-        figure = Figure(figsize=size, layout="tight")
-        chart = Chart(figure.add_subplot())
+        figure = Figure(figsize=size)
+        width, height = size  # margins in inches: to measure the words would take twice the time
+        left, bottom = (0.05, 0.05) if bare else (0.62, 0.5)
+        area = (
+            left / width,
+            bottom / height,
+            1 - (left + 0.12) / width,
+            1 - (bottom + 0.1) / height,
+        )
+        chart = Chart(figure.add_axes(area))
         yield chart
         written = io.BytesIO()
-        bare = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(written, format="svg", transparent=True, metadata=bare)
+        silent = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(written, format="svg", transparent=True, metadata=silent)
         chart.svg = _embedded(written.getvalue().decode(), name)
 
 
@@ -134,7 +145,7 @@ def reliability(found: Calibration) -> str:
 
 def scatter(points: Array, labels: Array | None, names: Sequence[str]) -> str:
     """Draw a map, N x 2; up to twenty classes are named where most of their examples lie."""
-    with drawing("map", (6.4, 5.2)) as chart:
+    with drawing("map", (6.4, 5.2), bare=True) as chart:
         axes = chart.axes
         colours = class_colours(len(names))
         tints = SOFT if labels is None else [colours[label] for label in labels]
