@@ -70,9 +70,8 @@ def from_lineage(content: Any, path: Path) -> tuple[Record, list[Record]]:
 
 
 def _content(record: Record) -> dict[str, Any]:
-    content = dataclasses.asdict(record)
-    if content["parent"] is not None:
-        content["parent"]["folder"] = ""
+    parent = record.parent and dataclasses.replace(record.parent, folder="")
+    content = dataclasses.asdict(dataclasses.replace(record, parent=parent))
     content["tests"] = [test for test in content["tests"] if "accuracy" in test][-1:]
     return {name: value for name, value in content.items() if name not in LEFT_OUT}
 

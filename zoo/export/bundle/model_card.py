@@ -35,8 +35,9 @@ def write(
         _precision(facts, quantization),
         _limits(facts),
         _running(facts, web),
+        _training(proof),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _front_matter(facts: dict[str, Any]) -> str:
@@ -203,6 +204,19 @@ def _running(facts: dict[str, Any], web: bool) -> str:
         f"```sh\nnpm install --ignore-scripts\n{node}```\n\n"
         f"{page} Each has the same self-test: the SHA-256 of the files,"
         " the golden tensors and the golden pictures of `golden.json`."
+    )
+
+
+def _training(proof: dict[str, Any]) -> str:
+    if not (proof.get("lineage") or {}).get("run"):
+        return ""
+    return (
+        "## Train it again\n\n"
+        "`proof.json` records how it was trained: every option, seed, version, the processor, its"
+        " pretraining too. Where zoo and the data set are at hand,\n\n"
+        "```sh\nzoo reproduce .\n```\n\n"
+        "trains it anew, and says whether the accuracy lies within its 95 % interval; with the same"
+        " versions on the same processor, whether the weights are equal to the bit."
     )
 
 
