@@ -115,9 +115,8 @@ def bench_labels(
     there = launcher_of(launcher, workspace, jobs, threads, device)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / PLAN, {"schema": SCHEMA, "settings": fixed, "cells": list(keys)})
-    classes = int(truth.max()) + 1
-    drawn = {"dataset": fixed["dataset"], **draws(truth, classes, plan.labels, plan.seeds)}
-    write_atomic(folder / DRAWS, _compact(drawn).encode())
+    drawn = draws(plan.dataset, plan.classes, truth, plan.labels, plan.seeds)
+    write_atomic(folder / DRAWS, written(drawn).encode())
     done = ledger.read(folder)
     missing = {key: cell for key, cell in keys.items() if key not in done}
     if len(missing) < len(keys):
@@ -338,8 +337,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def _compact(content: dict[str, Any]) -> str:
-    """Write draws so that each is one line."""
+def written(content: dict[str, Any]) -> str:
+    """Write draws as JSON, each on a line of its own."""
     head = {name: value for name, value in content.items() if name != "draws"}
     lines = [
         f'    "{labels}": {{\n'

@@ -94,6 +94,7 @@ class Plan:
     finetune: FinetuneConfig
     steps: int
     examples: int
+    classes: int
     self_training: TrainConfig | None = None
     self_train: SelfTrainConfig = dataclasses.field(default_factory=SelfTrainConfig)
 
@@ -259,6 +260,7 @@ def plan_of(
         finetune=make(FinetuneConfig, config, "finetune"),
         steps=steps,
         examples=0,
+        classes=0,
         self_training=taught[0] if taught else None,
         self_train=taught[1] if taught else SelfTrainConfig(),
     )
@@ -272,7 +274,7 @@ def plan_of(
                 f"labels: {wanted:,} are asked for, and the training split of"
                 f" '{plan.dataset.name}' has {len(truth):,}. Type all for every one."
             )
-    return dataclasses.replace(plan, examples=len(truth)), truth
+    return dataclasses.replace(plan, examples=len(truth), classes=len(data.classes)), truth
 
 
 def _self_training(
@@ -383,12 +385,27 @@ def train_labels(workspace: Workspace, dataset: Component, data: Dataset) -> tor
     return labels
 
 
+def draws_of(
+    workspace: Workspace, dataset: str | Component, labels: Sequence[int], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Draw labels as a bench on this data set does."""
+    part = _resolved(workspace, "dataset", dataset)
+    data = assembly.build_dataset(workspace, choose(workspace, "dataset", part))
+    truth = train_labels(workspace, part, data)
+    return draws(part, len(data.classes), truth, labels, seeds)
+
+
 def draws(
-    truth: torch.Tensor, classes: int, labels: Sequence[int | None], seeds: Sequence[int]
+    dataset: Component,
+    classes: int,
+    truth: torch.Tensor,
+    labels: Sequence[int | None],
+    seeds: Sequence[int],
 ) -> dict[str, Any]:
     """Name the examples that carry a label in each cell, by their places in the training split.
 
-    They are those that finetuning draws without validation; `all` is every example.
+    They are those that finetuning draws without validation. `all` is every example, and is not
+    written out.
     """
     drawn: dict[str, Any] = {}
     for wanted in labels:
@@ -399,6 +416,7 @@ def draws(
             }
     return {
         "schema": 1,
+        "dataset": _component(dataset),
         "examples": len(truth),
         "labels_sha256": hashlib.sha256(truth.numpy().astype("<i8").tobytes()).hexdigest(),
         "draws": drawn,

@@ -1,0 +1,47 @@
+"""The published draws of labels are those that the code draws."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo.pipeline import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = sorted((ROOT / "benchmarks" / "draws").glob("*.json"))
+
+
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("draws", ROOT / "benchmarks" / "draws.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_code_draws_what_is_published(real_data: Path) -> None:
+    texts = script().texts(Workspace(data=real_data))
+    assert sorted(texts) == [path.name for path in PUBLISHED]
+    for path in PUBLISHED:
+        assert path.read_text() == texts[path.name], path.name
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.name)
+def test_a_published_draw_is_as_large_as_it_says(path: Path) -> None:
+    content = json.loads(path.read_text())
+    name, _, count = path.stem.rpartition("-")
+    assert content["dataset"] == {"name": name, "options": {}}
+    assert content["examples"] == 60_000
+    assert set(content["draws"]) == {count}
+    drawn = content["draws"][count]
+    assert list(drawn) == [str(seed) for seed in range(10)]
+    for places in drawn.values():
+        assert places == sorted(set(places))
+        assert len(places) == int(count)
+        assert 0 <= places[0] <= places[-1] < 60_000
+    assert len({tuple(places) for places in drawn.values()}) == 10
