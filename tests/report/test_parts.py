@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -142,3 +144,28 @@ def test_names_on_the_map_are_text_whatever_they_say() -> None:
 @pytest.mark.parametrize("count", [1, 10, 11, 120])
 def test_every_class_has_a_colour_of_its_own(count: int) -> None:
     assert len(set(charts.class_colours(count))) == count
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours by WCAG 2.2, 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_words_and_lines_stand_out_from_their_ground(scheme: int) -> None:
+    css = (resources.files("zoo.report") / "page" / "page.css").read_text(encoding="utf-8")
+    block = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", block))
+    for ground in ("paper", "card"):
+        for word in ("ink", "soft", "good", "bad", "second"):
+            assert contrast(colours[word], colours[ground]) >= 4.5, (word, ground)
+        assert contrast(colours["first"], colours[ground]) >= 3
+    for tint, ground in itertools.product(charts.TEN, ("card",)):
+        assert contrast(tint, colours[ground]) >= 2.4, tint

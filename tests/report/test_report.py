@@ -147,7 +147,16 @@ def test_the_test_split_is_not_read_and_the_record_not_touched(
     assert split.tests == 1
 
 
-def test_two_reports_have_the_same_bytes(trained: Any, zoo: Callable[..., Any]) -> None:
+def test_two_reports_have_the_same_bytes(odd: Workspace, split: Split) -> None:
+    run = finetuned(odd, split, SHORT)
+    first = pipeline.report(run, workspace=odd).report.read_bytes()
+    assert pipeline.report(run, workspace=odd).report.read_bytes() == first
+
+
+@pytest.mark.slow
+def test_a_report_of_another_process_has_the_same_bytes(
+    trained: Any, zoo: Callable[..., Any]
+) -> None:
     run = trained.finetuned
     pipeline.evaluate(run, workspace=trained.workspace)
     first = pipeline.report(run, workspace=trained.workspace).report.read_bytes()
