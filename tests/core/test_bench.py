@@ -26,7 +26,7 @@ from zoo.evidence import ledger
 from zoo.pipeline import Workspace
 from zoo.pipeline.bench import Bench
 from zoo.pipeline.bench_cells import Order, Site
-from zoo.pipeline.bench_plan import steps_an_epoch
+from zoo.pipeline.bench_plan import Method, steps_an_epoch
 from zoo.pipeline.launchers import Line, launched
 from zoo.progress import Silent, reporting
 from zoo.registry import Registry
@@ -210,6 +210,23 @@ def test_changed_options_make_other_cells_and_old_ones_are_not_mixed_in(
     assert third["reconstruct"] != keys["reconstruct"]
     assert len(longer.cells) == 2
     assert len(ledger.read(tmp_path / "out")) == 4
+
+
+def test_a_method_of_its_own_settings_is_a_row(workspace: Workspace, tmp_path: Path) -> None:
+    probe = Method(label="probe", objective=Component("reconstruct"), overrides={"freeze": True})
+    result = bench(
+        workspace, tmp_path / "out", objectives=["reconstruct", probe], labels=(20,), seeds=(0,)
+    )
+    assert [row.method for row in result.rows] == ["scratch", "reconstruct", "probe"]
+    assert "of probe: freeze True" in result.summary
+    found = {cell["method"]: cell["runs"] for cell in result.cells}
+    assert found["probe"]["pretraining"] == found["reconstruct"]["pretraining"]
+    record = runs.load(workspace.runs_root / found["probe"]["finetuning"]).record
+    assert record.finetune is not None
+    assert record.finetune["freeze"] is True
+    wrong = Method(label="probe", overrides={"keep": "best"})
+    with pytest.raises(BadOption, match="probe: keep is not yours to set here"):
+        bench(workspace, tmp_path / "out", objectives=[wrong])
 
 
 def test_few_labels_get_their_steps(workspace: Workspace, tmp_path: Path) -> None:

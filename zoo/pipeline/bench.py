@@ -21,6 +21,7 @@ from zoo.pipeline.bench_plan import (
     SCRATCH,
     SELF_TRAINED,
     Cell,
+    Method,
     Plan,
     draws,
     plan_of,
@@ -64,7 +65,7 @@ def bench_labels(
     dataset: str | Component | None = None,
     backbone: str | Component | None = None,
     *,
-    objectives: Sequence[str | Component] = (),
+    objectives: Sequence[str | Component | Method] = (),
     labels: Sequence[int | None] = (100, None),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     head: str | Component | None = None,
@@ -84,10 +85,11 @@ def bench_labels(
     """Train a backbone from scratch and after each objective, with N labels and each seed.
 
     With N labels, N is everything that carries one: nothing is held out, stopped or chosen on
-    labels. None in `labels` is every label. `pretrain` and `finetune` are training options,
-    `scratch` those of finetuning that hold for the row `scratch` alone; `recipe` has the rest. With
-    `self_train`, its training options, each method has a row beside it that goes on to learn from
-    its own labels of the other examples.
+    labels. None in `labels` is every label. A `Method` is a row of its own settings, with an
+    objective or from scratch. `pretrain` and `finetune` are training options, `scratch` those of
+    finetuning that hold for the row `scratch` alone; `recipe` has the rest. With `self_train`, its
+    training options, each method has a row beside it that goes on to learn from its own labels of
+    the other examples.
     Finished cells in `output` are kept, and what was stopped goes on. Raises `ZooError` before any
     training for whatever could not be trained.
     """
@@ -283,13 +285,12 @@ def _summary(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
         if each["objective"] and not each.get("self_trained")
     )
     least = f", at least {fixed['steps']:,} steps" if fixed["steps"] else ""
-    own = methods[SCRATCH]["overrides"]
-    scratch = f"; of scratch: {_pairs(own)}" if own else ""
     taught = fixed.get("self_training")
-    further = (
-        f" Self-training, on the teacher's labels of the others: {_pairs(taught)}."
-        if taught
-        else ""
+    further = f" Self-training: {_pairs(taught)}." if taught else ""
+    own = "".join(
+        f"; of {name}: {_pairs(each['overrides'])}"
+        for name, each in methods.items()
+        if each["overrides"] and not each.get("self_trained")
     )
     where = "; ".join(
         f"{each['processor']}, {each['threads']} threads, torch {each['versions'].get('torch')}"
@@ -301,7 +302,7 @@ def _summary(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
         f" Objectives: {objectives}. {ONLY_LABELS} Each seed draws its own, the same for every"
         " method. Settings were fixed ahead. Pretraining, on all"
         f" {fixed['examples']:,} examples without labels: {_pairs(fixed['pretraining'])}."
-        f" Finetuning: {_pairs(fixed['finetuning'] | fixed['finetune'])}{least}{scratch}.{further}"
+        f" Finetuning: {_pairs(fixed['finetuning'] | fixed['finetune'])}{least}{own}.{further}"
         f" {where + '.' if where else ''}"
     ).rstrip()
 

@@ -16,7 +16,7 @@ from zoo.pipeline.bench_plan import Cell, Plan
 from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.finetuning import finetune
 from zoo.pipeline.pretraining import pretrain
-from zoo.pipeline.reuse import Earlier, key_of
+from zoo.pipeline.reuse import Earlier, digest, key_of
 from zoo.pipeline.self_training import self_train
 from zoo.pipeline.workspace import Workspace
 from zoo.registry import Registry
@@ -67,21 +67,24 @@ def orders(plan: Plan, keys: dict[str, Cell]) -> list[Order]:
     made: list[Order] = []
     for seed in plan.seeds:
         wanted = [(key, cell) for key, cell in keys.items() if cell.seed == seed]
-        before = {}
+        before: dict[str, Order] = {}
         for _, cell in wanted:
-            if cell.method.objective:
-                label = cell.teacher.method.label
-                name = f"pretraining {label}, seed {seed}"
-                before[label] = Order(plan, name, objective=cell.method.objective, seed=seed)
+            objective = cell.method.objective
+            if objective and _told(objective) not in before:
+                name = f"pretraining with {objective.name} ({len(before)}), seed {seed}"
+                before[_told(objective)] = Order(plan, name, objective=objective, seed=seed)
         made += before.values()
         names = {cell.name for _, cell in wanted}
         for key, cell in wanted:
-            waits = before.get(cell.teacher.method.label)
-            after = waits.name if waits else None
+            after = before[_told(cell.method.objective)].name if cell.method.objective else None
             if cell.method.self_trained and cell.teacher.name in names:
                 after = cell.teacher.name
             made.append(Order(plan, cell.name, key, cell, after=after))
     return made
+
+
+def _told(objective: Component) -> str:
+    return digest([objective.name, dict(objective.options)])
 
 
 def carry_out(order: Order, workspace: Workspace) -> dict[str, Any] | None:

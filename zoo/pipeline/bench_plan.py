@@ -202,7 +202,7 @@ def plan_of(
     dataset: str | Component | None,
     backbone: str | Component | None,
     head: str | Component | None,
-    objectives: Sequence[str | Component],
+    objectives: Sequence[str | Component | Method],
     labels: Sequence[int | None],
     seeds: Sequence[int],
     pretrain: Mapping[str, Any],
@@ -236,8 +236,7 @@ def plan_of(
     tuning = {**after, **_those_of(TrainConfig, forms["finetune"]), **fixed, **machine}
     config = {**few, **_those_of(FinetuneConfig, forms["finetune"]), "labels": None}
     given = list(objectives) or ([spec.objective] if spec else [])
-    methods = [Method(label=SCRATCH, overrides=forms["scratch"])]
-    methods += [Method(label=part.name, objective=part) for part in map(_part, given)]
+    methods = [Method(label=SCRATCH, overrides=forms["scratch"]), *map(_method, given)]
     taught = _self_training(spec, forms["self-train"], {**fixed, **machine})
     methods += [
         dataclasses.replace(each, label=each.label + SELF_TRAINED, self_trained=True)
@@ -317,6 +316,13 @@ def _options(form: str, values: Mapping[str, Any], allowed: Sequence[str] = ()) 
 def _those_of(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
     names = {knob.name for knob in knobs(config)}
     return {name: value for name, value in values.items() if name in names}
+
+
+def _method(given: str | Component | Method) -> Method:
+    if isinstance(given, Method):
+        own = _options(given.label, given.overrides)
+        return dataclasses.replace(given, overrides=own)
+    return Method(label=_part(given).name, objective=_part(given))
 
 
 def _part(given: str | Component) -> Component:

@@ -122,7 +122,12 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(self._site, theirs))
-        process.start()
+        # Ctrl-C waits until the process has left the terminal's group: see `_serve`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         return process, ours
 
@@ -130,9 +135,10 @@ class Processes:
 def _serve(site: Site, pipe: Any) -> None:
     """Carry out orders until there are no more: the whole life of a process of `Processes`."""
     os.setpgrp()  # Ctrl-C at the terminal is for the main process
-    threading.Thread(target=_outlive, daemon=True).start()
-    workspace = site.workspace()
     with contextlib.suppress(KeyboardInterrupt, EOFError, OSError):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        threading.Thread(target=_outlive, daemon=True).start()
+        workspace = site.workspace()
         while (order := pipe.recv()) is not None:
             try:
                 pipe.send((carry_out(order, workspace), None))
