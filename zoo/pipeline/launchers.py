@@ -9,7 +9,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, Protocol
 
 from zoo import errors
@@ -122,7 +122,9 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(self._site, theirs))
-        # Ctrl-C waits until the process has left the terminal's group: see `_serve`.
+        # Ctrl-C waits until the process has left the terminal's group: see `_serve`. The tracker
+        # lets it through when it is started, so that comes before.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
