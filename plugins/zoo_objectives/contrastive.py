@@ -18,7 +18,7 @@ class Contrastive(nn.Module):
 
     Each view of a batch of N has to find its picture's other view among the 2N - 1 others, those
     of all processes, by cosine similarity of what the projector makes of the features. Parts:
-    `accuracy`, the share of views that find it; `alignment`, the mean squared distance of the two
+    `found`, the share of views that find it; `alignment`, the mean squared distance of the two
     views, and `uniformity`, the logarithm of the mean of exp(-2 d²) over pairs of pictures, both on
     the unit sphere (arXiv 2005.10242): both fall as features get better.
     Raises `Unfit` for a batch of one.
@@ -45,7 +45,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Losses:
     logits = (cosines / temperature).masked_fill(itself, -math.inf)
     other = torch.arange(2 * count, device=both.device).roll(count)
     with torch.no_grad():
-        accuracy = (logits.argmax(1) == other).float().mean()
+        found = (logits.argmax(1) == other).float().mean()
         alignment = (first - second).square().sum(1).mean()
         # Pairs of different pictures, each view with views of its own draw.
         apart = torch.stack([cosines[:count, :count], cosines[count:, count:]])
@@ -53,7 +53,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Losses:
         uniformity = potential.mean(1).log().mean()
     return Losses(
         F.cross_entropy(logits, other),
-        accuracy=accuracy,
+        found=found,
         alignment=alignment,
         uniformity=uniformity,
     )

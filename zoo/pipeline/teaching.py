@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo import runs
 from zoo.api import ImageInput, Teacher
+from zoo.config import to_json
 from zoo.errors import ModelFileError, RunError, Unfit, first_line
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
@@ -67,7 +68,7 @@ class Library:
         try:
             run = runs.find(root, text, lambda found: found.record.status == "finished", WANTED)
         except RunError as error:
-            raise RunError(f"{error} {MEANT}") from None
+            raise RunError(f"{str(error).rstrip('.')}. {MEANT}") from None
         teacher = RunTeacher(run, self._workspace)
         inside = run.folder.parent.absolute() == root.absolute()
         name = run.name if inside else str(run.folder.absolute())
@@ -76,10 +77,9 @@ class Library:
 
     def settled(self, part: Part) -> Part:
         """Return a part whose options name the teachers that were lent for good, not `latest`."""
-        given = {f.name: getattr(part.config, f.name) for f in dataclasses.fields(part.config)}
         named = {
             name: self.loans[value].text
-            for name, value in given.items()
+            for name, value in to_json(part.config).items()
             if isinstance(value, str) and value in self.loans
         }
         return dataclasses.replace(part, config=dataclasses.replace(part.config, **named))
