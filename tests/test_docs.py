@@ -132,6 +132,24 @@ def test_the_package_of_the_docs(cli: Callable[..., Any], tmp_path: Path) -> Non
     assert blocks(page, "toml")[0] in project
 
 
+def test_the_report_of_the_docs(cli: Callable[..., Any], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    typed = commands(blocks(page, "sh")[0].join(("```sh\n", "```\n")))
+    assert [command[0] for command in typed] == [
+        *("pretrain", "finetune", "evaluate", "report", "report"),
+    ]
+    for command in typed:
+        result = cli(*quick(command))
+        assert result.exit_code == 0, result.stderr
+    shown = (tmp_path / "digits.html").read_text(encoding="utf-8")
+    (pretrained,) = tmp_path.glob("runs/*pretrain*")
+    assert cli("report", pretrained, "-q").exit_code == 0
+    shown += (pretrained / "report.html").read_text(encoding="utf-8")
+    sections = set(re.findall(r"<h2[^>]*>(.*?)</h2>", shown))
+    listed = re.findall(r"^\| ([A-Z][^|]*?) \|", page, flags=re.MULTILINE)
+    assert set(listed) == sections
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

@@ -167,3 +167,12 @@ def test_a_wheel_holds_everything_and_runs(
     )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["proof"]["passed"]
+    reported = subprocess.run(
+        [sys.executable, "-P", "-m", "zoo", "report", "latest", "-o", "page.html"],
+        env={"PYTHONPATH": str(installed), "PATH": "", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert reported.returncode == 0, reported.stderr
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").endswith("</html>")

@@ -566,7 +566,7 @@ def test_completion_after_an_unknown_verb_is_quiet() -> None:
     assert set(complete("zzz", "")) <= set(VERBS)
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "finetune", "export"])
+@pytest.mark.parametrize("verb", ["evaluate", "finetune", "export", "report"])
 def test_completion_offers_runs(verb: str, two_runs: tuple[Run, Run], tmp_path: Path) -> None:
     (tmp_path / "runs" / "notes").mkdir()  # no run
     (two_runs[0].folder / "run.json").write_text("[]")  # corrupt, and no reason to fail
