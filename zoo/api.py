@@ -211,7 +211,8 @@ class Objective(Protocol):
     """An `nn.Module` that turns a backbone and a batch into losses; it never sees a label.
 
     `inputs` are preprocessed (float32, N x C x H x W), `raw` the bytes they came from (uint8, as
-    the data set stores them). It keeps no reference to the backbone.
+    the data set stores them). It keeps no reference to the backbone. Where its decoder takes
+    something else than the features, an optional method `codes(backbone, inputs)` says what.
     """
 
     def __call__(self, backbone: Backbone, inputs: Tensor, raw: Tensor) -> Losses: ...

@@ -6,8 +6,19 @@ import dataclasses
 from types import ModuleType
 
 import torch
+from torch import Tensor, nn
 
-from zoo.api import Dataset, DatasetSpec, Examples, ImageInput, hookimpl, knob
+from zoo.api import (
+    Backbone,
+    Dataset,
+    DatasetSpec,
+    Examples,
+    ImageInput,
+    Losses,
+    ObjectiveSpec,
+    hookimpl,
+    knob,
+)
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=https://evil.example/x>', "$x^{$", "字 & <b>")
 
@@ -55,8 +66,33 @@ def build(split: Split, config: OddConfig) -> Dataset:
     )
 
 
+class Turned(nn.Module):
+    """An objective whose decoder takes the features with their signs changed."""
+
+    def codes(self, backbone: Backbone, inputs: Tensor) -> Tensor:
+        return -backbone.encoder(inputs)
+
+    def forward(self, backbone: Backbone, inputs: Tensor, raw: Tensor) -> Losses:
+        assert backbone.decoder is not None
+        back = backbone.decoder(self.codes(backbone, inputs))
+        return Losses((back - inputs).square().mean())
+
+
 def plugin(split: Split) -> ModuleType:
     module = ModuleType("odd")
+
+    @hookimpl
+    def zoo_objectives() -> list[ObjectiveSpec]:
+        return [
+            ObjectiveSpec(
+                name="turned",
+                summary="",
+                build=lambda config, backbone: Turned(),
+                needs_decoder=True,
+            )
+        ]
+
+    module.zoo_objectives = zoo_objectives  # type: ignore[attr-defined]
 
     @hookimpl
     def zoo_datasets() -> list[DatasetSpec]:

@@ -22,7 +22,9 @@ from zoo.api import Component, FinetuneConfig, TrainConfig
 from zoo.cli.main import VERBS
 from zoo.errors import RunError, UsageError
 from zoo.pipeline import Workspace
+from zoo.pipeline.observing import observe
 from zoo.registry import Registry
+from zoo.report.facts import Autoencoded
 from zoo.report.outcomes import NAME
 from zoo.runs import Run, load
 
@@ -311,6 +313,20 @@ def test_inputs_of_other_channels(
     first = pipeline.pretrain(MLP, dataset=Component("odd", channels=channels), training=SHORT,
                               workspace=odd)  # fmt: skip
     assert bool(page_of(first, odd).of("img")) == pictures
+
+
+def test_an_objective_says_what_its_decoder_takes(odd: Workspace) -> None:
+    training = TrainConfig(epochs=8, batch_size=64, lr=1e-2)
+    run = pipeline.pretrain(
+        Component("mlp", widths=(32,), features=16),
+        dataset="digits", objective="turned", training=training, workspace=odd,
+    )  # fmt: skip
+    shown = observe(run, odd).autoencoded
+    assert isinstance(shown, Autoencoded)
+    error = ((shown.inputs.astype(float) - shown.outputs.astype(float)) ** 2).mean()
+    mean = ((shown.inputs.astype(float) - shown.inputs.astype(float).mean(0)) ** 2).mean()
+    assert error < mean / 2  # the features themselves decode to something worse than the mean
+    assert shown.samples.std(0).mean() > 1
 
 
 def test_without_labels_the_map_has_no_colours(odd: Workspace) -> None:
