@@ -165,6 +165,13 @@ def test_there_is_one_training_loop() -> None:
     assert {name: len(lines) for name, lines in loops.items()} == {"loop.py": 1, "places.py": 2}
 
 
+def test_evaluation_and_the_proof_alone_load_the_test_split() -> None:
+    assert {p.name for p in CORE if calls(p, "load_test")} == {"evaluation.py", "model_files.py"}
+    shown = [p for p in CORE if p.parent.name == "report" or p.name == "observing.py"]
+    assert len(shown) > 10
+    assert not [p.name for p in shown if calls(p, "test", "add_test")]
+
+
 def test_there_is_one_preprocessing() -> None:
     scaling = [
         p.name

@@ -84,4 +84,4 @@ def report(
         return
     click.echo(f"{made.report}  {made.bytes:,} bytes")
     for line in made.missing:
-        click.echo(f"without {line}")
+        click.echo(f"without {line.splitlines()[0]}")

@@ -25,6 +25,7 @@ class Chart:
 
 def charts_of(metrics: list[dict[str, Any]], prefix: str = "") -> list[Chart]:
     """Draw what a run's `metrics.jsonl` holds, an epoch a line; `prefix` opens the ids."""
+    metrics = [line for line in metrics if isinstance(line, dict)]
     epochs = [line["epoch"] for line in metrics if isinstance(line.get("epoch"), int)]
     if len(epochs) != len(metrics) or not epochs:
         return []

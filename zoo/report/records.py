@@ -26,7 +26,7 @@ def lineage_of(run: Run, root: Path) -> Lineage | None:
             found = runs.load(folder)
         except (RunError, OSError):
             continue
-        if found.record.weights_sha256 == parent.weights_sha256:
+        if found.record.objective and found.record.weights_sha256 == parent.weights_sha256:
             return Lineage(
                 run=parent.run,
                 weights_sha256=parent.weights_sha256,
