@@ -125,8 +125,10 @@ def _unsound(record: Record) -> list[str]:
     validation = record.metrics.get("validation")
     if validation is not None and not _is(validation, dict[str, float]):
         wrong.append("metrics")
-    if not all(_is(test.get("accuracy", 0.0), float) for test in record.tests):
-        wrong.append("tests")
+    figures = {"accuracy": float, "examples": int, "interval": list[float]}
+    for test in record.tests:
+        if not all(_is(test[name], hint) for name, hint in figures.items() if name in test):
+            wrong.append("tests")
     if record.recipe is not None and not _is(record.recipe, dict[str, str]):
         wrong.append("recipe")
     return wrong

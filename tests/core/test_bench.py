@@ -28,8 +28,10 @@ from zoo.pipeline.bench import Bench
 from zoo.pipeline.bench_cells import Order, Site
 from zoo.pipeline.bench_plan import Method, steps_an_epoch
 from zoo.pipeline.launchers import Line, launched
+from zoo.pipeline.reuse import Earlier
 from zoo.progress import Silent, reporting
 from zoo.registry import Registry
+from zoo.runs import Run
 
 SMALL = Component("mlp", widths=(8,), features=4)
 TINY: dict[str, Any] = {
@@ -412,6 +414,25 @@ def test_a_recipe_gives_what_is_not_given(workspace: Workspace) -> None:
     assert spec.finetuning.validation > 0
     assert plan.finetuning.validation == plan.pretraining.validation == 0
     assert plan.finetune.labels is None
+
+
+def test_two_at_once_make_a_run_once(workspace: Workspace) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from zoo.api import TrainConfig
+
+    def make() -> Run:
+        training = TrainConfig(epochs=1, threads=1)
+        noted = {"name": "test", "key": "k" * 64}
+        return pipeline.pretrain(SMALL, training=training, workspace=workspace, recipe=noted)
+
+    def take(number: int) -> Run:
+        return Earlier(workspace).take_or_make("k" * 64, make)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(take, range(2))
+    assert first.name == second.name
+    assert len(all_runs(workspace, "pretrain")) == 1
 
 
 # --- the ledger, and launchers --------------------------------------------------------------

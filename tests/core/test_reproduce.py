@@ -189,6 +189,10 @@ def lone_accuracy(content: dict[str, Any]) -> None:
     content["tests"][-1]["accuracy"] = 0.999
 
 
+def odd_interval(content: dict[str, Any]) -> None:
+    content["tests"][-1]["interval"] = [0.5]
+
+
 def no_parent(content: dict[str, Any]) -> None:
     content["parent"]["weights_sha256"] = "0" * 64
 
@@ -217,6 +221,7 @@ REFUSED: list[tuple[Alter, type[ZooError], str]] = [
     (digest, RunError, "is corrupt: its SHA-256 is not the one that run.json records"),
     (lone_seed, RunError, "was altered: its seed is 1, and 0 among its training options"),
     (lone_accuracy, RunError, "was altered: no 360 examples give accuracy 0.999"),
+    (odd_interval, RunError, "was altered: no 360 examples give accuracy"),
     (no_parent, RunError, "whose weights are others now"),
     (unread, RunError, "states no accuracy. Type: zoo evaluate"),
     (older, Unfit, r"'linear' of plugzoo:heads 0.0.9; installed .*Type: pip .*==0.0.9"),

@@ -251,9 +251,13 @@ def _figures(then: Record, now: Record) -> Iterator[tuple[str, Any, Any]]:
     for name in COUNTS:
         yield name, then.metrics.get(name), now.metrics.get(name)
     for split in ("train", "validation"):
-        before, after = then.metrics.get(split) or {}, now.metrics.get(split) or {}
+        before, after = _dict(then.metrics.get(split)), _dict(now.metrics.get(split))
         for name in dict.fromkeys([*before, *after]):
             yield f"{split} {name}", before.get(name), after.get(name)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 @contextlib.contextmanager

@@ -135,8 +135,12 @@ def _accuracy(name: str, readings: list[dict[str, Any]]) -> tuple[float, tuple[f
         interval = wilson(correct, examples)
         whole = math.isclose(correct / examples, accuracy, rel_tol=1e-12)
         written = reading.get("interval", list(interval))
-        if not whole or any(
-            not math.isclose(a, b, abs_tol=1e-9) for a, b in zip(written, interval, strict=True)
+        if (
+            len(written) != 2
+            or not whole
+            or any(
+                not math.isclose(a, b, abs_tol=1e-9) for a, b in zip(written, interval, strict=True)
+            )
         ):
             raise RunError(
                 f"The record of run '{name}' was altered: no {examples:,} examples give accuracy"
