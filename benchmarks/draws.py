@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 
 from zoo.pipeline import Workspace
-from zoo.pipeline.bench import written
-from zoo.pipeline.bench_plan import draws_of
+from zoo.pipeline.bench.draws import draws_of, written
 
 FOLDER = Path(__file__).parent / "draws"
 SETS = ("mnist", "fashion-mnist")

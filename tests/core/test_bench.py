@@ -24,10 +24,10 @@ from zoo.data import labelled
 from zoo.errors import BadOption, DataError, TrainingError, Unfit, UnknownName, UsageError
 from zoo.evidence import ledger
 from zoo.pipeline import Workspace
-from zoo.pipeline.bench import Bench
-from zoo.pipeline.bench_cells import Order, Site
-from zoo.pipeline.bench_plan import Method, steps_an_epoch
-from zoo.pipeline.launchers import Line, launched
+from zoo.pipeline.bench.cells import Order, Site
+from zoo.pipeline.bench.launchers import Line, launched
+from zoo.pipeline.bench.plan import Method, steps_an_epoch
+from zoo.pipeline.bench.table import Bench
 from zoo.pipeline.reuse import Earlier
 from zoo.progress import Silent, reporting
 from zoo.registry import Registry
@@ -399,7 +399,7 @@ def test_plugins_that_are_objects_stay_in_one_process(tmp_path: Path) -> None:
 
 
 def test_a_recipe_gives_what_is_not_given(workspace: Workspace) -> None:
-    from zoo.pipeline.bench_plan import plan_of
+    from zoo.pipeline.bench.planning import plan_of
 
     given: dict[str, Any] = dict.fromkeys(("dataset", "backbone", "head"))
     more: dict[str, Any] = {"labels": (100,), "seeds": (0,), "steps": 0, "threads": 1}
@@ -507,7 +507,7 @@ def test_parallel_jobs_make_the_same_cells(
 
 @pytest.mark.slow
 def test_a_process_tells_what_went_wrong(workspace: Workspace) -> None:
-    from zoo.pipeline.launchers import Processes
+    from zoo.pipeline.bench.launchers import Processes
 
     launcher = Processes(Site.of(workspace), 1)
     broken: Any = Order(None, "broken")  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from zoo import pipeline, runs
 from zoo.api import Component
 from zoo.errors import BadOption, RunError, UnknownName
 from zoo.pipeline import Workspace
-from zoo.pipeline.bench import Bench
+from zoo.pipeline.bench.table import Bench
 
 SUFFIX = " + self-training"
 

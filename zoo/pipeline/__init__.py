@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.pipeline.authoring import plugin_check, plugin_new
-    from zoo.pipeline.bench import bench_labels, bench_table
+    from zoo.pipeline.bench.labels import bench_labels
+    from zoo.pipeline.bench.table import bench_table
     from zoo.pipeline.benchmarking import benchmark
     from zoo.pipeline.bundling import bundle, bundle_verify
     from zoo.pipeline.catalogue import list, plugins, runs, show
@@ -67,8 +68,8 @@ __all__ = [
 _MODULES = {
     "Workspace": "workspace",
     "ExportConfig": "exporting",
-    "bench_labels": "bench",
-    "bench_table": "bench",
+    "bench_labels": "bench.labels",
+    "bench_table": "bench.table",
     "benchmark": "benchmarking",
     "bundle": "bundling",
     "bundle_verify": "bundling",

@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import RunError, UsageError, ZooError
 from zoo.evidence.rows import Measured, Row, rows
-from zoo.pipeline.bench_plan import SCRATCH, SELF_TRAINED
+from zoo.pipeline.bench.plan import SCRATCH, SELF_TRAINED
 from zoo.pipeline.lineage import ancestors_of
 from zoo.pipeline.reuse import HARMLESS
 from zoo.pipeline.workspace import Workspace

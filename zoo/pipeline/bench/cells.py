@@ -12,7 +12,7 @@ from zoo import runs
 from zoo.api import Component
 from zoo.errors import UsageError
 from zoo.machine import commit, processor
-from zoo.pipeline.bench_plan import Cell, Plan
+from zoo.pipeline.bench.plan import Cell, Plan
 from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.finetuning import finetune
 from zoo.pipeline.pretraining import pretrain

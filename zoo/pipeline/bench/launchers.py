@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from zoo import errors
 from zoo.errors import TrainingError, UsageError, ZooError
-from zoo.pipeline.bench_cells import Order, Site, carry_out
+from zoo.pipeline.bench.cells import Order, Site, carry_out
 from zoo.pipeline.workspace import Workspace
 
 Line = dict[str, Any] | None

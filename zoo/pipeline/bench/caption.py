@@ -1,0 +1,66 @@
+"""What was fixed ahead, in one paragraph: the caption of table and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo.api import FinetuneConfig, SelfTrainConfig, TrainConfig
+from zoo.config import knobs
+from zoo.pipeline.bench.plan import ONLY_LABELS
+
+ALWAYS = ("epochs", "batch_size", "lr", "optimizer")
+
+ELSEWHERE = ("validation", "keep", "patience", "labels", "threads", "device", "seed")
+
+
+def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
+    """Say in one paragraph what was fixed ahead: the caption of table and figure."""
+    methods = {each["label"]: each for each in fixed["methods"]}
+    objectives = ", ".join(
+        said(each["objective"])
+        for each in methods.values()
+        if each["objective"] and not each.get("self_trained")
+    )
+    least = f", at least {fixed['steps']:,} steps" if fixed["steps"] else ""
+    own = "".join(
+        f"; of {name}: {_pairs(each['overrides'])}"
+        for name, each in methods.items()
+        if each["overrides"] and not each.get("self_trained")
+    )
+    taught = fixed.get("self_training")
+    further = f" Self-training: {_pairs(taught)}." if taught else ""
+    where = "; ".join(
+        f"{each['processor']}, {each['threads']} threads, torch {each['versions'].get('torch')}"
+        for each in machines[:1]
+    )
+    return (
+        f"{said(fixed['backbone'])} and head {said(fixed['head'])} on {fixed['dataset']['name']};"
+        f" {len(fixed['seeds'])} seeds ({', '.join(map(str, fixed['seeds']))})."
+        f" Objectives: {objectives}. {ONLY_LABELS} Each seed draws its own, the same for every"
+        " method. Settings were fixed ahead. Pretraining, on all"
+        f" {fixed['examples']:,} examples without labels: {_pairs(fixed['pretraining'])}."
+        f" Finetuning: {_pairs(fixed['finetuning'] | fixed['finetune'])}{least}{own}.{further}"
+        f" {where + '.' if where else ''}"
+    ).rstrip()
+
+
+def _pairs(options: Mapping[str, Any]) -> str:
+    """Write training options: those that are no defaults, and the four that one asks for."""
+    configs = (TrainConfig, FinetuneConfig, SelfTrainConfig)
+    usual = {knob.name: knob.default for config in configs for knob in knobs(config)}
+    shown = {
+        name: value
+        for name, value in options.items()
+        if name in ALWAYS or (usual.get(name) != value and name not in ELSEWHERE)
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def said(part: dict[str, Any]) -> str:
+    options = ", ".join(f"{name}={_text(value)}" for name, value in part["options"].items())
+    return f"{part['name']} ({options})" if options else str(part["name"])
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
