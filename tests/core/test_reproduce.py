@@ -318,6 +318,9 @@ def test_an_altered_card_is_refused_or_fails(
     write(digest)
     with pytest.raises(RunError, match="was made from other weights than"):
         pipeline.reproduce(model, workspace=workspace)
+    write(accuracy)
+    with pytest.raises(RunError, match=r"states accuracy .*, and 'proof\.json' "):
+        pipeline.reproduce(model, workspace=workspace)
     write(digest, "parent")
     with pytest.raises(RunError, match="started from other weights than those of"):
         pipeline.reproduce(model, workspace=workspace)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,33 +65,40 @@ def compare(runs: Sequence[Run | str | Path], *, workspace: Workspace | None = N
         raise UsageError("Name two runs or more to compare. See: zoo runs")
     missing = [run for run in found.values() if reading_of(run.record) is None]
     if missing:
-        lines = "".join(f"\n  zoo evaluate {run.folder}" for run in missing)
+        lines = "".join(f"\n  zoo evaluate {shlex.quote(str(run.folder))}" for run in missing)
         raise RunError(f"{len(missing)} of the runs were not evaluated. Type:{lines}")
     compared = [_compared(run, workspace) for run in found.values()]
     differences = _differences([each.settings for each in compared])
     named = _named(compared, differences)
-    made: list[Row] = []
-    readings: list[int] = []
+    made: list[tuple[Row, int]] = []
     notes: list[str] = []
     for block in _blocks(compared).values():
         groups: dict[str, list[Compared]] = {}
         for each in block:
             groups.setdefault(named[each.run], []).append(each)
-        for name, members in groups.items():
-            groups[name] = _once_a_seed(name, members, notes)
-        for name, baseline in _baselines(groups).items():
-            pair = {baseline: groups[baseline]} if baseline else {}
-            wanted = {k: list(map(_measured, v)) for k, v in {**pair, name: groups[name]}.items()}
-            row = next(
-                each
-                for each in rows(block[0].labels, block[0].examples, wanted, baseline)
-                if each.method == name
-            )
-            made.append(row)
-            readings.append(sum(each.test_readings for each in groups[name]))
-            notes += _unequal(groups[name], groups[baseline]) if baseline else []
+        made += _rows({n: _once_a_seed(n, members, notes) for n, members in groups.items()}, notes)
     notes += _machines(compared)
-    return Comparison(made, readings, differences, list(dict.fromkeys(notes)), compared)
+    return Comparison(
+        rows=[row for row, _ in made],
+        readings=[count for _, count in made],
+        differences=differences,
+        notes=list(dict.fromkeys(notes)),
+        runs=compared,
+    )
+
+
+def _rows(groups: Mapping[str, list[Compared]], notes: list[str]) -> list[tuple[Row, int]]:
+    """Return a row a method, each beside what it is compared to, and how often it was measured."""
+    made = []
+    for name, baseline in _baselines(groups).items():
+        members = groups[name]
+        pair = {baseline: groups[baseline]} if baseline else {}
+        wanted = {k: [_measured(each) for each in v] for k, v in {**pair, name: members}.items()}
+        found = rows(members[0].labels, members[0].examples, wanted, baseline)
+        readings = sum(each.test_readings for each in members)
+        made.append((next(row for row in found if row.method == name), readings))
+        notes += _unequal(members, groups[baseline]) if baseline else []
+    return made
 
 
 def reading_of(record: Record) -> dict[str, Any] | None:

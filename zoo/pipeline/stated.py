@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,16 @@ def _of_card(path: Path) -> Stated:
     card = open_model(model).card
     if card.weights_sha256 != record.weights_sha256:
         raise RunError(
-            f"'{model}' was made from other weights than '{proof.name}' says: {_short(card)} and"
-            f" {str(record.weights_sha256)[:12]}."
+            f"'{model}' was made from other weights than '{proof.name}' says:"
+            f" {card.weights_sha256[:12]} and {str(record.weights_sha256)[:12]}."
         )
-    return _stated(record.run, record, parents, None)
-
-
-def _short(card: Any) -> str:
-    return str(card.weights_sha256)[:12]
+    found = _stated(record.run, record, parents, None)
+    if card.precision == "fp32" and card.metrics["accuracy"] != found.accuracy:
+        raise RunError(
+            f"'{model}' states accuracy {card.metrics['accuracy']}, and '{proof.name}'"
+            f" {found.accuracy}."
+        )
+    return found
 
 
 def _stated(name: str, record: Record, parents: list[Record], run: Run | None) -> Stated:
@@ -120,7 +123,7 @@ def _stated(name: str, record: Record, parents: list[Record], run: Run | None) -
     readings = [test for test in record.tests if "accuracy" in test and "examples" in test]
     readings = [test for test in readings if test.get("by") == "evaluate"] or readings
     if not readings:
-        where = str(run.folder) if run else name
+        where = shlex.quote(str(run.folder)) if run else name
         raise RunError(f"Run '{name}' states no accuracy. Type: zoo evaluate {where}")
     return Stated(name, record, parents, run, *_accuracy(name, readings))
 
