@@ -308,9 +308,9 @@ def test_an_altered_card_is_refused_or_fails(
     proof = tmp_path / "proof.json"
     content = json.loads((run / "proof.json").read_text())
 
-    def write(change: Alter, key: str = "run") -> None:
+    def write(change: Alter, parent: bool = False) -> None:
         changed = json.loads(json.dumps(content))
-        change(changed["lineage"][key])
+        change(changed["lineage"]["parents"][0] if parent else changed["lineage"]["run"])
         proof.write_text(json.dumps(changed))
 
     write(option)
@@ -321,13 +321,13 @@ def test_an_altered_card_is_refused_or_fails(
     write(accuracy)
     with pytest.raises(RunError, match=r"states accuracy .*, and 'proof\.json' "):
         pipeline.reproduce(model, workspace=workspace)
-    write(digest, "parent")
+    write(digest, parent=True)
     with pytest.raises(RunError, match="started from other weights than those of"):
         pipeline.reproduce(model, workspace=workspace)
     write(lambda record: record.pop("training"))
     with pytest.raises(RunError, match="is corrupt"):
         pipeline.reproduce(model, workspace=workspace)
-    proof.write_text(json.dumps({**content, "lineage": {**content["lineage"], "parent": None}}))
+    proof.write_text(json.dumps({**content, "lineage": {**content["lineage"], "parents": []}}))
     with pytest.raises(RunError, match="whose record is gone"):
         pipeline.reproduce(model, workspace=workspace)
     del content["lineage"]
