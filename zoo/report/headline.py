@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from zoo.record import DEEDS, PartRecord, Record
+from zoo.record import DEEDS, Record
 from zoo.report.facts import Facts
 from zoo.report.outcomes import Outcomes
 from zoo.report.statistics import Share, share
@@ -32,8 +32,8 @@ def sentence_of(facts: Facts) -> str:
     data = record.dataset.name
     if record.objective is not None:
         return (
-            f"A {DEEDS[record.kind]}: {_named(record.backbone)} learned {data} without its labels,"
-            f" with the objective {_named(record.objective)}."
+            f"A {DEEDS[record.kind]}: {record.backbone.name} learned {data} without its labels,"
+            f" with the objective {record.objective.name}."
         )
     assert record.head is not None
     labels = (record.finetune or {}).get("labels")
@@ -45,13 +45,9 @@ def sentence_of(facts: Facts) -> str:
             assert before.objective is not None
             start += f" on {before.dataset.name} with {before.objective.name}"
     return (
-        f"A classifier of {len(record.classes)} classes: {_named(record.backbone)} with the head"
-        f" {_named(record.head)}, {start}, with {given}."
+        f"A classifier of {len(record.classes)} classes: {record.backbone.name} with the head"
+        f" {record.head.name}, {start}, with {given}."
     )
-
-
-def _named(part: PartRecord) -> str:
-    return part.name
 
 
 def figures_of(facts: Facts) -> list[Figure]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -118,10 +117,3 @@ def _sound(outcomes: Outcomes, run: Run) -> bool:
         and outcomes.pictures.dtype == torch.uint8
         and outcomes.pictures.shape == (len(shown), *run.data_input.shape)
     )
-
-
-def probabilities_of(outcomes: Outcomes) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return the softmax of the logits, N x classes."""
-    found: np.ndarray[tuple[int, int], np.dtype[np.float64]]
-    found = outcomes.logits.double().softmax(1).numpy()
-    return found
