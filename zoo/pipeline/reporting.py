@@ -66,7 +66,7 @@ def report(
 def gather(run: Run, workspace: Workspace) -> Facts:
     """Collect all that a report tells of a run."""
     lineage = records.lineage_of(run, workspace.runs_root)
-    parent = lineage.record if lineage else None
+    parents = [step.record for step in lineage if step.record]
     seen = observing.observe(run, workspace)
     record = run.record
     return Facts(
@@ -80,7 +80,7 @@ def gather(run: Run, workspace: Workspace) -> Facts:
         groups=configuration.groups_of(record, workspace.registry),
         lineage=lineage,
         proofs=records.proofs_of(run),
-        commands=configuration.commands_of(record, parent, workspace.registry),
+        commands=configuration.commands_of(record, parents, workspace.registry),
         watch=seen.watch,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from zoo.api import FinetuneConfig, TrainConfig
+from zoo.api import FinetuneConfig, PretrainConfig, SelfTrainConfig, TrainConfig
 from zoo.config import Knob, knobs
 from zoo.errors import ZooError
 from zoo.record import PartRecord, Record
@@ -26,9 +26,15 @@ def groups_of(record: Record, registry: Registry) -> list[Group]:
             found.append(Group(kind=kind, name=part.name, origin=origin, options=options))
     training = _options(record.training, knobs(TrainConfig))
     found.append(Group(kind="training", name="", origin="", options=training))
-    if record.finetune is not None:
-        options = _options(record.finetune, knobs(FinetuneConfig))
-        found.append(Group(kind="finetuning", name="", origin="", options=options))
+    more: dict[str, tuple[dict[str, Any] | None, type]] = {
+        "pretraining": (record.pretrain, PretrainConfig),
+        "finetuning": (record.finetune, FinetuneConfig),
+        "self-training": (record.self_train, SelfTrainConfig),
+    }
+    for kind, (values, config) in more.items():
+        if values is not None:
+            options = _options(values, knobs(config))
+            found.append(Group(kind=kind, name="", origin="", options=options))
     return found
 
 
@@ -60,11 +66,15 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def commands_of(record: Record, parent: Record | None, registry: Registry) -> list[str]:
-    """Return the commands that make a run again, its pretraining first where that is at hand."""
-    made = [_command(parent, registry, "")] if parent else []
-    source = "latest" if parent else (record.parent.run if record.parent else "")
-    made.append(_command(record, registry, source))
+def commands_of(record: Record, parents: list[Record], registry: Registry) -> list[str]:
+    """Return the commands that make a run again, first those that it came of, as far as known.
+
+    `parents` are the nearest first.
+    """
+    made: list[str] = []
+    for each in [*reversed(parents), record]:
+        source = "latest" if made else each.parent.run if each.parent else ""
+        made.append(_command(each, registry, source))
     return made
 
 
@@ -74,6 +84,11 @@ def _command(record: Record, registry: Registry, source: str) -> str:
     files = [part.plugin for kind in KINDS if (part := getattr(record, kind))]
     stems = dict.fromkeys(name[5:] for name in files if name.startswith("file:"))
     words = ["zoo", *(word for stem in stems for word in ("--plugin", f"{stem}.py"))]
+    if record.self_train is not None:
+        own = Group(kind="training", name="", origin="", options=_beside(groups["training"]))
+        words += ["finetune", source, "--self-train", *_flags(own, knobs(TrainConfig))]
+        words += _flags(groups["self-training"], knobs(SelfTrainConfig))
+        return shlex.join(words + _threads(record))
     if record.kind == "pretrain":
         words += ["pretrain", record.backbone.name, *_pairs(groups["backbone"])]
     elif source:
@@ -86,9 +101,19 @@ def _command(record: Record, registry: Registry, source: str) -> str:
     words += _flags(groups["training"], knobs(TrainConfig))
     if "finetuning" in groups:
         words += _flags(groups["finetuning"], knobs(FinetuneConfig))
-    if record.training.get("threads") is None:  # as many as torch found: another number elsewhere
-        words += ["--threads", str(record.threads)]
-    return shlex.join(words)
+    if "pretraining" in groups:
+        words += _flags(groups["pretraining"], knobs(PretrainConfig))
+    return shlex.join(words + _threads(record))
+
+
+def _threads(record: Record) -> list[str]:
+    # As many as torch found: elsewhere that would be another number.
+    return ["--threads", str(record.threads)] if record.training.get("threads") is None else []
+
+
+def _beside(group: Group) -> list[Option]:
+    """Return the training options of a self-training that are not those of its finetuning."""
+    return [option for option in group.options if option.name not in ("seed", "validation")]
 
 
 def _pairs(group: Group) -> list[str]:

@@ -49,7 +49,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """The pretraining that a finetuning began with.
+    """A run that another began with: a pretraining, or the finetuning before a self-training.
 
     `record` is None where its folder is gone or holds another run now; `fault` says which.
     """
@@ -120,7 +120,8 @@ class Facts:
     looked: Looked | Absent | None
     """None for a pretraining, which has no classes."""
     groups: list[Group]
-    lineage: Lineage | None
+    lineage: list[Lineage]
+    """What the run came of, the nearest first."""
     proofs: list[Proved] | Absent | None
     commands: list[str]
     watch: str

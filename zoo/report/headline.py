@@ -39,14 +39,15 @@ def sentence_of(facts: Facts) -> str:
     labels = (record.finetune or {}).get("labels")
     given = "all labels of the training examples" if labels is None else f"{labels:,} labels"
     start = "trained from scratch"
-    if facts.lineage is not None:
+    before = facts.lineage if record.self_train is None else facts.lineage[1:]
+    if before:
         start = "finetuned from a pretraining"
-        if before := facts.lineage.record:
-            assert before.objective is not None
-            start += f" on {before.dataset.name} with {before.objective.name}"
+        if (first := before[-1].record) and first.objective:
+            start += f" on {first.dataset.name} with {first.objective.name}"
+    further = "" if record.self_train is None else ", then trained on its own labels of the others"
     return (
         f"A classifier of {len(record.classes)} classes: {record.backbone.name} with the head"
-        f" {record.head.name}, {start}, with {given}."
+        f" {record.head.name}, {start}, with {given}{further}."
     )
 
 

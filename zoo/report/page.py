@@ -13,7 +13,7 @@ import numpy as np
 from zoo.record import DEEDS
 from zoo.report import charts, curves, headline, pictures, tested
 from zoo.report.charts import class_colours
-from zoo.report.facts import Absent, Autoencoded, Facts, Looked, Mapped
+from zoo.report.facts import Absent, Autoencoded, Facts, Lineage, Looked, Mapped
 from zoo.report.outcomes import Outcomes
 from zoo.report.pictures import Picture
 
@@ -62,7 +62,6 @@ def _view(facts: Facts) -> dict[str, Any]:
     """Return what the template is given."""
     record = facts.record
     names = record.classes
-    lineage = facts.lineage
     return {
         "facts": facts,
         "record": record,
@@ -76,10 +75,19 @@ def _view(facts: Facts) -> dict[str, Any]:
         "autoencoded": _or(facts.autoencoded, Autoencoded, _autoencoded),
         "map": _or(facts.mapped, Mapped, lambda part: _map(part, names)),
         "looked": _or(facts.looked, Looked, lambda part: _glances(part, names)),
-        "parent_curves": curves.charts_of(lineage.metrics, "parent-") if lineage else [],
-        "parent_commands": shlex.join(["zoo", "report", lineage.run]) if lineage else "",
+        "lineage": [_step(step, number) for number, step in enumerate(facts.lineage)],
         "changed": [(g, option) for g in facts.groups for option in g.options if option.changed],
         "made_by": version("plugzoo"),
+    }
+
+
+def _step(step: Lineage, number: int) -> dict[str, Any]:
+    """Return what the template shows of a run that this one came of."""
+    return {
+        "run": step,
+        "deed": DEEDS[step.record.kind] if step.record else "run",
+        "curves": curves.charts_of(step.metrics, f"parent{number}-"),
+        "command": shlex.join(["zoo", "report", step.run]),
     }
 
 

@@ -1,4 +1,4 @@
-"""What lies in the folders of a run: its parent, and the proofs of its files."""
+"""What lies in the folders of a run: what it came of, and the proofs of its files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from typing import Any
 
 from zoo import runs
 from zoo.errors import RunError
+from zoo.record import Parent
 from zoo.report.facts import Absent, Lineage, Proved
 from zoo.runs import Run
 
 
-def lineage_of(run: Run, root: Path) -> Lineage | None:
-    """Find the pretraining that a run began with: where it lay, else beside the run."""
-    parent = run.record.parent
-    if parent is None:
-        return None
+def lineage_of(run: Run, root: Path) -> list[Lineage]:
+    """Find the runs that a run came of, the nearest first, up to one that is gone."""
+    found: list[Lineage] = []
+    current: Run | None = run
+    while current is not None and current.record.parent is not None:
+        step, current = _parent(current, current.record.parent, root)
+        found.append(step)
+    return found
+
+
+def _parent(run: Run, parent: Parent, root: Path) -> tuple[Lineage, Run | None]:
+    """Find the run that another began with: where it lay, else beside that one."""
     name = Path(parent.run).name
     places = [Path(parent.folder)] if parent.folder else []
     fault = "its folder is gone"
@@ -26,17 +34,19 @@ def lineage_of(run: Run, root: Path) -> Lineage | None:
             found = runs.load(folder)
         except (RunError, OSError):
             continue
-        if found.record.objective and found.record.weights_sha256 == parent.weights_sha256:
-            return Lineage(
+        if found.record.weights_sha256 == parent.weights_sha256:
+            step = Lineage(
                 run=parent.run,
                 weights_sha256=parent.weights_sha256,
                 record=found.record,
                 metrics=found.metrics(),
             )
+            return step, found
         fault = "its folder holds other weights now"
-    return Lineage(
+    step = Lineage(
         run=parent.run, weights_sha256=parent.weights_sha256, record=None, metrics=[], fault=fault
     )
+    return step, None
 
 
 def proofs_of(run: Run) -> list[Proved] | Absent | None:
