@@ -45,3 +45,11 @@ def test_a_published_draw_is_as_large_as_it_says(path: Path) -> None:
         assert len(places) == int(count)
         assert 0 <= places[0] <= places[-1] < 60_000
     assert len({tuple(places) for places in drawn.values()}) == 10
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_the_few_of_a_seed_are_among_its_many(name: str) -> None:
+    files = {path.stem: json.loads(path.read_text())["draws"] for path in PUBLISHED}
+    for few, many in ((10, 100), (100, 1000)):
+        for seed, places in files[f"{name}-{few}"][str(few)].items():
+            assert set(places) <= set(files[f"{name}-{many}"][str(many)][seed])
