@@ -95,6 +95,39 @@ def test_a_pretraining_is_shared_by_all_cells_of_its_seed(made: tuple[Workspace,
     assert len(of) == 2
 
 
+def test_a_transfer_pretrains_on_the_other_set_and_builds_scratch_for_its_input(
+    tmp_path: Path,
+) -> None:
+    import zoo_heads
+    import zoo_images
+    import zoo_mlp
+    import zoo_objectives
+
+    module = ModuleType("larger")
+    noise = torch.randint(256, (40, 1, 12, 12), dtype=torch.uint8)
+    pictures = Examples(inputs=noise, labels=torch.arange(40) % 10)
+    digits = tuple(str(digit) for digit in range(10))
+
+    @hookimpl
+    def zoo_datasets() -> list[DatasetSpec]:
+        size = ImageInput(channels=1, height=12, width=12)
+        described = Dataset(input=size, classes=digits, train=lambda: pictures)
+        return [DatasetSpec(name="larger", summary="", build=lambda config, root: described)]
+
+    module.zoo_datasets = zoo_datasets  # type: ignore[attr-defined]
+    built_in: list[Any] = [zoo_heads, zoo_images, zoo_mlp, zoo_objectives, module]
+    workspace = Workspace(plugins=Registry(plugins=built_in), runs=tmp_path)
+    result = bench(workspace, pretrain_dataset="larger", labels=(20,), seeds=(0,))
+    assert len(result.cells) == 2
+    for cell in result.cells:
+        record = runs.load(tmp_path / cell["runs"]["finetuning"]).record
+        assert (record.dataset.name, record.input) == ("digits", [1, 12, 12])
+        if record.parent is not None:
+            parent = runs.load(tmp_path / record.parent.run).record
+            assert (parent.dataset.name, parent.input) == ("larger", [1, 12, 12])
+    assert "Pretraining, on all examples of larger without labels" in result.summary
+
+
 def test_the_rows_are_the_cells_figures(made: tuple[Workspace, Bench]) -> None:
     _, result = made
     assert [(row.labels, row.method) for row in result.rows] == [

@@ -62,6 +62,11 @@ def _training(name: str, what: str) -> Callable[[F], F]:
 
 @bench.command(short_help="Train every method with N labels and every seed; compare them.")
 @component_options("--dataset", "-d", "dataset", None)
+@click.option(
+    "--pretrain-dataset",
+    type=ComponentName("dataset"),
+    help="The dataset that pretraining reads.  [default: that of --dataset]",
+)
 @component_options("--backbone", "-b", "backbone", None)
 @component_options("--head", "-H", "head", None)
 @click.option("--objectives", metavar="NAME,…", help="What pretrains, each a row; see: zoo list.")
@@ -122,6 +127,7 @@ def labels(ctx: click.Context, /, **params: Any) -> None:
         found = twin(
             _optional(ctx, "dataset", params),
             _optional(ctx, "backbone", params),
+            pretrain_dataset=params["pretrain_dataset"],
             head=_optional(ctx, "head", params),
             objectives=_objectives(ctx, params["objectives"], params["objective_pairs"]),
             labels=params["labels"],

@@ -30,6 +30,8 @@ def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     )
     taught = fixed.get("self_training")
     further = f" Self-training: {_pairs(taught)}." if taught else ""
+    other = fixed.get("pretrain_dataset")
+    on = f"{fixed['examples']:,} examples" if other is None else f"examples of {said(other)}"
     where = "; ".join(
         f"{each['processor']}, {each['threads']} threads, torch {each['versions'].get('torch')}"
         for each in machines[:1]
@@ -39,7 +41,7 @@ def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
         f" {len(fixed['seeds'])} seeds ({', '.join(map(str, fixed['seeds']))})."
         f" Objectives: {objectives}. {ONLY_LABELS} Each seed draws its own, the same for every"
         " method. Settings were fixed ahead. Pretraining, on all"
-        f" {fixed['examples']:,} examples without labels: {_pairs(fixed['pretraining'])}."
+        f" {on} without labels: {_pairs(fixed['pretraining'])}."
         f" Finetuning: {_pairs(fixed['finetuning'] | fixed['finetune'])}{least}{own}.{further}"
         f" {where + '.' if where else ''}"
     ).rstrip()

@@ -111,7 +111,7 @@ def _pretrained(plan: Plan, objective: Component, seed: int, workspace: Workspac
     make = functools.partial(
         pretrain,
         plan.backbone,
-        dataset=plan.dataset,
+        dataset=plan.pretrain_dataset or plan.dataset,
         objective=objective,
         training=training,
         workspace=workspace,
@@ -122,7 +122,8 @@ def _pretrained(plan: Plan, objective: Component, seed: int, workspace: Workspac
 
 def _finetuned(plan: Plan, cell: Cell, parent: Run | None, workspace: Workspace) -> Run:
     training, config = plan.training_of(cell), plan.finetune_of(cell)
-    key = key_of(workspace, plan.parts_of(), training, config, parent)
+    built = None if parent else plan.input
+    key = key_of(workspace, plan.parts_of(), training, config, parent, built)
     make = functools.partial(
         finetune,
         parent,
@@ -131,6 +132,7 @@ def _finetuned(plan: Plan, cell: Cell, parent: Run | None, workspace: Workspace)
         head=plan.head,
         training=training,
         finetune=config,
+        input=built,
         workspace=workspace,
         recipe={"name": BY, "key": key},
     )

@@ -36,6 +36,7 @@ def bench_labels(
     dataset: str | Component | None = None,
     backbone: str | Component | None = None,
     *,
+    pretrain_dataset: str | Component | None = None,
     objectives: Sequence[str | Component | Method] = (),
     labels: Sequence[int | None] = (100, None),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
@@ -60,13 +61,15 @@ def bench_labels(
     objective or from scratch. `pretrain` and `finetune` are training options, `scratch` those of
     finetuning that hold for the row `scratch` alone; `recipe` has the rest. With `self_train`, its
     training options, each method has a row beside it that goes on to learn from its own labels of
-    the other examples. Finished cells in `output` are kept, and what was stopped goes on. Raises
-    `ZooError` before any training for whatever could not be trained.
+    the other examples. Pretraining reads `pretrain_dataset`, where that is given. Finished cells in
+    `output` are kept, and what was stopped goes on. Raises `ZooError` before any training for
+    whatever could not be trained.
     """
     workspace = workspace or Workspace()
     plan, truth = plan_of(
         workspace,
         dataset=dataset,
+        pretrain_dataset=pretrain_dataset,
         backbone=backbone,
         head=head,
         objectives=objectives,

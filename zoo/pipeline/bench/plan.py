@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zoo.api import Component, FinetuneConfig, SelfTrainConfig, TrainConfig
+from zoo.api import Component, FinetuneConfig, ImageInput, SelfTrainConfig, TrainConfig
 from zoo.config import knobs, to_json
 from zoo.pipeline.assembly import choose
 from zoo.pipeline.reuse import HARMLESS, digest, options_of
@@ -56,6 +56,8 @@ class Plan:
     """A whole bench. `examples` is how many the training split has, each with a label.
 
     `steps` is the least number of finetuning steps: epochs are raised where labels are few.
+    Pretraining reads `pretrain_dataset`, where that is another one, and `input` is then what every
+    backbone is built for, that from scratch as well.
     """
 
     dataset: Component
@@ -70,7 +72,8 @@ class Plan:
     steps: int
     examples: int
     classes: int
-
+    pretrain_dataset: Component | None = None
+    input: ImageInput | None = None
     self_training: TrainConfig | None = None
     self_train: SelfTrainConfig = dataclasses.field(default_factory=SelfTrainConfig)
 
@@ -105,8 +108,10 @@ class Plan:
 
     def parts_of(self, objective: Component | None = None) -> dict[str, Component]:
         """Return the components of a finetuning, or of the pretraining with an objective."""
-        parts = {"dataset": self.dataset, "backbone": self.backbone}
-        return parts | ({"objective": objective} if objective else {"head": self.head})
+        if objective is None:
+            return {"dataset": self.dataset, "backbone": self.backbone, "head": self.head}
+        dataset = self.pretrain_dataset or self.dataset
+        return {"dataset": dataset, "backbone": self.backbone, "objective": objective}
 
     def key(self, workspace: Workspace, cell: Cell) -> str:
         """Digest what a cell is asked to be, wherever and with whatever versions it is made."""
@@ -138,6 +143,9 @@ def settings(plan: Plan) -> dict[str, Any]:
     """Write what was fixed ahead as JSON: every option, resolved."""
     return {
         "dataset": component_json(plan.dataset),
+        "pretrain_dataset": (
+            component_json(plan.pretrain_dataset) if plan.pretrain_dataset else None
+        ),
         "backbone": component_json(plan.backbone),
         "head": component_json(plan.head),
         "methods": [

@@ -51,6 +51,7 @@ def plan_of(
     workspace: Workspace,
     *,
     dataset: str | Component | None,
+    pretrain_dataset: str | Component | None,
     backbone: str | Component | None,
     head: str | Component | None,
     objectives: Sequence[str | Component | Method],
@@ -116,6 +117,10 @@ def plan_of(
     )
     _check_lists(plan)
     data = _check_data(workspace, plan)
+    first = pretrain_dataset or (spec.pretrain_dataset if spec else None)
+    if first is not None and (part := resolved(workspace, "dataset", first)) != plan.dataset:
+        other = assembly.build_dataset(workspace, choose(workspace, "dataset", part))
+        plan = dataclasses.replace(plan, pretrain_dataset=part, input=other.input)
     _try_parts(workspace, plan, data)
     truth = train_labels(workspace, plan.dataset, data)
     for wanted in plan.labels:
@@ -211,11 +216,13 @@ def _try_parts(workspace: Workspace, plan: Plan, data: Dataset) -> None:
     for method in plan.methods:
         if method.self_trained:
             continue
-        model = assembly.build_backbone(backbone, data.input)
+        built = plan.input or data.input
+        model = assembly.build_backbone(backbone, built)
+        assembly.preprocess_for(data.input, built, model)
         if method.objective:
             part = choose(workspace, "objective", method.objective)
             task = assembly.build_objective(workspace, part, model)
-            preprocess = assembly.preprocess_for(data.input, data.input, model)
+            preprocess = assembly.preprocess_for(built, built, model)
             assembly.check_objective(part, task, model, preprocess)
         else:
             features, classes = int(model.features), len(data.classes)  # type: ignore[arg-type]
