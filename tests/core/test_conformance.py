@@ -228,8 +228,8 @@ def test_a_plugin_by_either_half_of_its_name_a_component_or_a_file() -> None:
     def about(target: str) -> set[str]:
         return {about for about, _ in check(target, registry=BUILT_IN).rows}
 
-    both = {"plugzoo:objectives", "objective denoise", "objective reconstruct"}
-    assert about("plugzoo:objectives") == about("objectives") == both
+    both = {"plugzoo:heads", "head linear", "head mlp"}
+    assert about("plugzoo:heads") == about("heads") == both
     assert about("denoise") == {"plugzoo:objectives", "objective denoise"}
     with pytest.raises(UnknownName) as caught:
         check("objectivs", registry=BUILT_IN)

@@ -94,7 +94,8 @@ def test_every_verb_has_a_twin_of_its_name() -> None:
     twins += [f"{verb}_{name}" for verb, group in groups.items() for name in group.commands]
     for verb in twins:
         assert callable(getattr(pipeline, verb))
-    parts = {"Workspace", "ExportConfig", "bundle_verify"}  # the last one is `bundle --verify`
+    # The last two are `bundle --verify` and `finetune --self-train`.
+    parts = {"Workspace", "ExportConfig", "bundle_verify", "self_train"}
     assert {*twins, *parts} == set(pipeline.__all__)
     with pytest.raises(AttributeError, match="no attribute 'pretend'"):
         _ = pipeline.pretend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def plan_of(
     workspace: Workspace,
     *,
     dataset: str | Component | None,
-    pretrain_dataset: str | Component | None,
+    pretrain_dataset: str | Component | None = None,
     backbone: str | Component | None,
     head: str | Component | None,
     objectives: Sequence[str | Component | Method],
@@ -60,7 +61,7 @@ def plan_of(
     pretrain: Mapping[str, Any],
     finetune: Mapping[str, Any],
     scratch: Mapping[str, Any],
-    self_train: Mapping[str, Any],
+    self_train: Mapping[str, Any] = MappingProxyType({}),
     steps: int,
     threads: int,
     device: str,
