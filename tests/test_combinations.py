@@ -19,22 +19,21 @@ REGISTRY = Registry.installed()
 EVERY = list(
     itertools.product(*(REGISTRY.names(kind) for kind in ("backbone", "objective", "head")))
 )
-# Small, since what is tested is that the parts go together.
-# Each component once; the whole product takes minutes.
+# Small, since what is tested is that the parts go together. The whole product takes minutes.
+# Each backbone and head once, and an objective of each sort: with a decoder, with views, with
+# weights of its own, with a teacher.
 SAMPLE = {
-    *(("mlp", "reconstruct", "linear"), ("conv", "denoise", "mlp")),
-    *(("conv-residual", "contrastive", "linear"), ("conv-nano", "redundancy", "mlp")),
-    *(("mlp", "masked", "linear"), ("mlp", "sparse", "linear"), ("mlp", "variational", "linear")),
-    *(("mlp", "adversarial", "linear"), ("mlp", "distill", "linear")),
+    *(("mlp", "distill", "linear"), ("conv", "denoise", "mlp")),
+    *(("conv-residual", "variational", "linear"), ("conv-nano", "contrastive", "mlp")),
 }
 CASES = [pytest.param(*names, marks=[] if names in SAMPLE else pytest.mark.slow) for names in EVERY]
 SMALL = {"conv": {"channels": (8, 16)}, "conv-residual": {"channels": (8, 16)}}
 
 
-def test_the_sample_has_each_component() -> None:
+def test_the_sample_has_each_backbone_and_head() -> None:
     assert set(EVERY) >= SAMPLE
-    for sampled, every in zip(zip(*SAMPLE, strict=True), zip(*EVERY, strict=True), strict=True):
-        assert set(sampled) == set(every)
+    for place in (0, 2):
+        assert {names[place] for names in SAMPLE} == {names[place] for names in EVERY}
 
 
 @pytest.mark.parametrize(("backbone", "objective", "head"), CASES)

@@ -97,6 +97,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return found
 
 
+@pytest.mark.slow
 def test_what_is_written(environment: Environment) -> None:
     for kind in KINDS:
         folder = environment.folder / f"zoo-my-{kind}"
@@ -118,6 +119,7 @@ def test_what_is_written(environment: Environment) -> None:
         assert not [p for p in folder.parent.iterdir() if p.name.startswith(".zoo-")]
 
 
+@pytest.mark.slow
 def test_every_entry_point_loads(environment: Environment) -> None:
     found = json.loads(environment.run("-m", "zoo", "plugins", "--json").stdout)["plugins"]
     plugins = {plugin["name"]: plugin for plugin in found}
@@ -128,12 +130,14 @@ def test_every_entry_point_loads(environment: Environment) -> None:
         assert [c["name"] for c in plugin["components"]] == [f"my-{kind}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sampled())
 def test_its_own_tests_pass(environment: Environment, kind: str) -> None:
     folder = environment.folder / f"zoo-my-{kind}"
     assert "1 passed" in environment.run("-m", "pytest", "-q", cwd=folder).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sampled("backbone"))
 def test_it_goes_through_the_command_line(environment: Environment, kind: str) -> None:
     """What it was told to be used by, then on to a proved file."""
@@ -158,6 +162,7 @@ def test_it_goes_through_the_command_line(environment: Environment, kind: str) -
     assert (folder / "mine.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_written_is_in_the_house_style(environment: Environment) -> None:
     folders = [f"zoo-my-{kind}" for kind in KINDS]
     selected = ("--no-cache", "--extend-select", "E,F,W,I,UP,B")

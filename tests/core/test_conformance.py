@@ -27,7 +27,9 @@ def failed(report: Report) -> dict[str, str]:
 # --- what is built in -----------------------------------------------------------------------
 
 
-LONG = ("conv", "conv-residual")
+LONG = ("conv", "conv-nano", "conv-residual", "adversarial", "distill", "masked", "redundancy",
+        "sparse", "variational")  # fmt: skip
+"""What takes seconds each: checked whole with the slow tests."""
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_the_choice_is_made_before_the_test_split_is_read(
     assert pipeline.run("tiny", workspace=workspace).chosen == plain.chosen
 
 
+@pytest.mark.slow
 def test_begun_again_it_goes_on_from_finished_parts(tmp_path: Path) -> None:
     workspace = workspace_with(TINY, tmp_path)
     first = pipeline.run("tiny", seeds=[0], workspace=workspace)
