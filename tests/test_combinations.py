@@ -25,9 +25,10 @@ EVERY = list(
 SAMPLE = {
     *(("mlp", "distill", "linear"), ("conv", "denoise", "mlp")),
     *(("conv-residual", "variational", "linear"), ("conv-nano", "contrastive", "mlp")),
+    ("conv-patch", "redundancy", "linear"),
 }
 CASES = [pytest.param(*names, marks=[] if names in SAMPLE else pytest.mark.slow) for names in EVERY]
-SMALL = {"conv": {"channels": (8, 16)}, "conv-residual": {"channels": (8, 16)}}
+SMALL = {name: {"channels": (8, 16)} for name in ("conv", "conv-patch", "conv-residual")}
 
 
 def test_the_sample_has_each_backbone_and_head() -> None:

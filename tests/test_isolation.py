@@ -284,7 +284,9 @@ def test_an_unknown_name_may_be_that_of_any_of_them(verb: Callable[..., Any]) ->
     assert result.stdout == ""
     first, second, *causes = quiet(result.stderr)
     assert first.startswith("Error: Unknown backbone 'garbage'.")
-    assert first.endswith(" Installed: conv, conv-nano, conv-residual, loud, mlp, slow, wave.")
+    assert first.endswith(
+        " Installed: conv, conv-nano, conv-patch, conv-residual, loud, mlp, slow, wave."
+    )
     assert second == "It may belong to a plugin that failed to load; see: zoo plugins"
     assert [without_path(line) for line in causes] == [
         f"  zoo-bad:{point}: {BAD[point][1]}" for point in sorted(BAD)

@@ -31,6 +31,15 @@ class ConvNanoConfig:
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvPatchConfig:
+    channels: tuple[int, ...] = knob(
+        (64, 64, 256),
+        "channels of the 4×4 stem, then of the 3×3 convolutions, halved in between",
+        low=1,
+    )
+
+
 def build_conv(config: ConvConfig, input: ImageInput) -> nn.Module:
     from zoo_conv.model import ConvAutoencoder
 
@@ -47,6 +56,12 @@ def build_nano(config: ConvNanoConfig, input: ImageInput) -> nn.Module:
     from zoo_conv.nano import NanoAutoencoder
 
     return NanoAutoencoder(config, input)
+
+
+def build_patch(config: ConvPatchConfig, input: ImageInput) -> nn.Module:
+    from zoo_conv.patch import PatchAutoencoder
+
+    return PatchAutoencoder(config, input)
 
 
 @hookimpl
@@ -69,5 +84,11 @@ def zoo_backbones() -> list[BackboneSpec]:
             summary="a few thousand weights: unpadded convolutions and a learned average",
             config=ConvNanoConfig,
             build=build_nano,
+        ),
+        BackboneSpec(
+            name="conv-patch",
+            summary="quick on CPUs: a strided stem, wide convolutions, a learned average",
+            config=ConvPatchConfig,
+            build=build_patch,
         ),
     ]

@@ -44,7 +44,7 @@ class NanoAutoencoder(nn.Module):
             if halves:
                 sizes.append(_halved(sizes[-1]))
         self.encoder = nn.Sequential(*blocks, WeightedMean(self.features, size))
-        self.decoder = _decoder(self.features, input.channels, sizes)
+        self.decoder = mirrored(self.features, self.features, input.channels, sizes)
 
 
 class WeightedMean(nn.Module):
@@ -73,8 +73,12 @@ def _block(before: int, after: int, size: Size, *, halves: bool) -> tuple[nn.Mod
     return nn.Sequential(*layers), size
 
 
-def _decoder(features: int, channels: int, sizes: list[Size]) -> nn.Module:
-    code = (features, *sizes[-1])
+def mirrored(features: int, width: int, channels: int, sizes: list[Size]) -> nn.Module:
+    """Return a decoder of `width` channels and one strided convolution a halving.
+
+    `sizes` are those of its maps, the last one first.
+    """
+    code = (width, *sizes[-1])
     layers: list[nn.Module] = [
         nn.Linear(features, code[0] * code[1] * code[2]),
         nn.ReLU(),
@@ -82,10 +86,9 @@ def _decoder(features: int, channels: int, sizes: list[Size]) -> nn.Module:
     ]
     for size, halved in reversed(list(pairwise(sizes))):
         last = size is sizes[0]
-        wanted = channels if last else features
-        layers.append(doubling(features, wanted, size, halved, last=last))
+        layers.append(doubling(width, channels if last else width, size, halved, last=last))
     if len(sizes) == 1:
-        layers += [nn.Conv2d(features, channels, 3, padding=1), nn.Tanh()]
+        layers += [nn.Conv2d(width, channels, 3, padding=1), nn.Tanh()]
     return nn.Sequential(*layers)
 
 

@@ -27,8 +27,8 @@ def failed(report: Report) -> dict[str, str]:
 # --- what is built in -----------------------------------------------------------------------
 
 
-LONG = ("conv", "conv-nano", "conv-residual", "adversarial", "distill", "masked", "redundancy",
-        "sparse", "variational")  # fmt: skip
+LONG = ("conv", "conv-nano", "conv-patch", "conv-residual", "adversarial", "distill", "masked",
+        "redundancy", "sparse", "variational")  # fmt: skip
 """What takes seconds each: checked whole with the slow tests."""
 
 
