@@ -353,6 +353,12 @@ class TrainConfig:
         0.0, "change the size by up to this share; 0.1: 0.9 to 1.1", low=0.0, high=0.9
     )
     shear: float = knob(0.0, "shear by up to so many degrees", low=0.0, high=80.0)
+    jitter: float = knob(
+        0.0, "change contrast and brightness by up to this share, each", low=0.0, high=1.0
+    )
+    noise: float = knob(
+        0.0, "deviation of noise that is added to each pixel; white is 1", low=0.0, high=1.0
+    )
     erase: float = knob(
         0.0, "probability that a random rectangle is filled with noise", low=0.0, high=1.0
     )

@@ -22,9 +22,11 @@ class Augmentation:
 
     uint8 N x C x H x W -> the same shape, a new tensor; `raw` itself where nothing is active. In
     this order an example is mirrored (half of them are, with `flip`), turned and resized about
-    its centre, moved by whole pixels, and erased in a rectangle. `shift` is the largest move
-    along each axis, `rotate` (degrees), `zoom` (below 1; 0.1 for sizes of 0.9 to 1.1) and `shear`
-    (degrees, below 90) the largest change either way, all uniformly drawn; `erase` is a
+    its centre, moved by whole pixels, changed in contrast and brightness, made noisy, and erased
+    in a rectangle. `shift` is the largest move along each axis, `rotate` (degrees), `zoom` (below
+    1; 0.1 for sizes of 0.9 to 1.1), `shear` (degrees, below 90) and `jitter` (a share, of the
+    contrast about the picture's mean and of the brightness) the largest change either way, all
+    uniformly drawn; `noise` is the deviation of what is added, white being 1; `erase` is a
     probability.
 
     Flip and shift alone copy bytes; with rotate, zoom or shear all moves are one bilinear
@@ -42,6 +44,8 @@ class Augmentation:
     rotate: float = 0.0
     zoom: float = 0.0
     shear: float = 0.0
+    jitter: float = 0.0
+    noise: float = 0.0
     erase: float = 0.0
 
     @property
@@ -61,6 +65,12 @@ class Augmentation:
             raw = resample(raw, sources(flips, shifts, angles, 1 + sizes, shears))
         elif self.flip or self.shift:
             raw = move(raw, flips, shifts, reach=self.shift)
+        if self.jitter or self.noise:
+            factors = 1 + self.jitter * (2 * torch.rand(2, count, generator=generator) - 1)
+            grain = None
+            if self.noise:
+                grain = self.noise * torch.randn(raw.shape, generator=generator)
+            raw = recolour(raw, factors, grain)
         if self.erase:
             boxes = draw_boxes(count, height, width, self.erase, generator)
             noise = torch.randint(
@@ -173,6 +183,17 @@ def resample(raw: Tensor, maps: Tensor) -> Tensor:
     return _to_bytes(
         F.grid_sample(raw.float(), grid, "bilinear", padding_mode="zeros", align_corners=False)
     )
+
+
+def recolour(raw: Tensor, factors: Tensor, grain: Tensor | None) -> Tensor:
+    """Change contrast and brightness by `factors` (2 x N), and add `grain`, where white is 1."""
+    contrast, brightness = _sent(factors, raw.device)[..., None, None, None]
+    values = raw.contiguous().float()
+    means = values.mean((1, 2, 3), keepdim=True)
+    values = torch.lerp(means, values, contrast).mul_(brightness)
+    if grain is not None:
+        values = values.add_(_sent(grain, raw.device), alpha=255)
+    return _to_bytes(values.clamp_(0, 255))
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,7 +21,9 @@ from zoo.augment import Augmentation, Mixing
 
 SIZES = [(1, 8, 8), (3, 33, 47), (1, 28, 28)]
 COUNTS = [1, 2, 7]
-ALL = Augmentation(shift=2, flip=True, rotate=15.0, zoom=0.2, shear=10.0, erase=0.5)
+ALL = Augmentation(
+    shift=2, flip=True, rotate=15.0, zoom=0.2, shear=10.0, jitter=0.4, noise=0.1, erase=0.5
+)
 SETTINGS = [
     Augmentation(flip=True),
     Augmentation(shift=3),
@@ -29,6 +31,8 @@ SETTINGS = [
     Augmentation(rotate=30.0),
     Augmentation(zoom=0.3),
     Augmentation(shear=20.0),
+    Augmentation(jitter=0.5),
+    Augmentation(noise=0.2),
     Augmentation(erase=0.5),
     Augmentation(shift=2, flip=True, erase=1.0),
     ALL,
@@ -313,6 +317,42 @@ def test_what_is_not_asked_for_stays(name: str, monkeypatch: pytest.MonkeyPatch)
     assert still == {key: key != name for key in still}
 
 
+# --- jitter and noise -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_contrast_brightness_and_noise_are_those_of_their_definition(
+    shape: tuple[int, int, int],
+) -> None:
+    raw = bytes_of(3, shape)
+    factors = torch.tensor([[0.5, 1.0, 1.7], [1.0, 1.4, 0.6]])
+    grain = torch.randn(raw.shape, generator=seeded()) * 0.1
+    found = augment.recolour(raw, factors, grain)
+    for n in range(3):
+        pixels = raw[n].double().flatten().tolist()
+        mean = sum(pixels) / len(pixels)
+        contrast, brightness = (float(each) for each in factors[:, n])
+        for place, pixel in enumerate(pixels):
+            wanted = (mean + (pixel - mean) * contrast) * brightness
+            wanted += 255 * float(grain[n].flatten()[place])
+            shown = int(found[n].flatten()[place])
+            assert abs(shown - min(255.0, max(0.0, wanted))) < 0.51
+
+
+def test_what_jitter_and_noise_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = spy(monkeypatch, "recolour")
+    raw = bytes_of(4000, (1, 2, 2))
+    Augmentation(jitter=0.3, noise=0.2)(raw, seeded())
+    ((_, factors, grain),) = calls
+    for each in factors:
+        assert_uniform(each, 0.7, 1.3)
+    assert abs(np.corrcoef(factors.numpy())[0, 1]) < 0.05
+    assert float(grain.mean()) == pytest.approx(0, abs=0.01)
+    assert float(grain.std()) == pytest.approx(0.2, rel=0.02)
+    Augmentation(jitter=0.3)(raw, seeded())
+    assert calls[1][2] is None
+
+
 # --- erase ----------------------------------------------------------------------------------
 
 
@@ -439,16 +479,19 @@ def test_each_example_gets_draws_of_its_own() -> None:
     assert len(found.flatten(1).unique(dim=0)) == 40
 
 
-def test_the_order_is_flip_affine_erase(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_is_flip_affine_recolour_erase(monkeypatch: pytest.MonkeyPatch) -> None:
     mapped, erased = spy(monkeypatch, "sources"), spy(monkeypatch, "erase")
+    recoloured = spy(monkeypatch, "recolour")
     raw = bytes_of(12, (3, 9, 14))
     found = ALL(raw, seeded())
     ((flips, shifts, *moves),) = mapped
     ((_, boxes, noise),) = erased
     mirrored = augment.move(raw, flips, torch.zeros_like(shifts), reach=0)
     turned = augment.resample(mirrored, augment.sources(None, shifts, *moves))
-    difference = (found.int() - augment.erase(turned, boxes, noise).int()).abs()
-    assert difference.max().item() <= 1  # mirrored coordinates round otherwise
+    ((_, factors, grain),) = recoloured
+    changed = augment.recolour(turned, factors, grain)
+    difference = (found.int() - augment.erase(changed, boxes, noise).int()).abs()
+    assert difference.max().item() <= 3  # mirrored coordinates round otherwise, before contrast
 
 
 def test_what_is_inactive_returns_its_input() -> None:

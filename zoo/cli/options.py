@@ -189,7 +189,9 @@ def given(ctx: click.Context, config: type) -> dict[str, Any]:
 
 
 SECTIONS = {
-    "Augmentation of each batch": ("shift", "flip", "rotate", "zoom", "shear", "erase"),
+    "Augmentation of each batch": (
+        ("shift", "flip", "rotate", "zoom", "shear", "jitter", "noise", "erase")
+    ),
     "Machine": (
         ("threads", "device", "devices", "strategy", "precision", "channels_last", "compile")
     ),

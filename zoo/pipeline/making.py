@@ -119,6 +119,8 @@ def augmenter(
         rotate=training.rotate,
         zoom=training.zoom,
         shear=training.shear,
+        jitter=training.jitter,
+        noise=training.noise,
         erase=training.erase,
     )
     mixing = Mixing(
