@@ -464,9 +464,10 @@ class RecipeSpec:
 
     Every seed pretrains `backbone` with `objective` on `pretrain_dataset`, finetunes it with
     `head` on `dataset` and, with `scratch`, trains the same model from scratch at the same
-    settings. With `self_training`, each classifier goes on to learn from its own labels of the
-    examples that have none. The best one on validation data is exported, as its first seed made
-    it; where none is held out, the pretrained one, after self-training if there is any.
+    settings, or those of `scratch_finetuning` and `scratch_finetune`. With `self_training`, each
+    classifier goes on to learn from its own labels of the examples that have none. The best one on
+    validation data is exported, as its first seed made it; where none is held out, the pretrained
+    one, after self-training if there is any.
     """
 
     name: str
@@ -483,6 +484,8 @@ class RecipeSpec:
     self_train: SelfTrainConfig = SelfTrainConfig()
     pretrain_dataset: Component | None = None
     scratch: bool = True
+    scratch_finetuning: TrainConfig | None = None
+    scratch_finetune: FinetuneConfig | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
 
 

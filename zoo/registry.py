@@ -318,8 +318,11 @@ def _check_recipe(spec: api.RecipeSpec) -> None:
     }
     if spec.pretrain_dataset is not None:
         wanted["pretrain_dataset"] = api.Component
-    if spec.self_training is not None:
-        wanted["self_training"] = api.TrainConfig
+    for name in ("self_training", "scratch_finetuning"):
+        if getattr(spec, name) is not None:
+            wanted[name] = api.TrainConfig
+    if spec.scratch_finetune is not None:
+        wanted["scratch_finetune"] = api.FinetuneConfig
     for field, kind in wanted.items():
         value = getattr(spec, field)
         if not isinstance(value, kind):

@@ -449,6 +449,22 @@ def test_a_recipe_gives_what_is_not_given(workspace: Workspace) -> None:
     assert plan.finetune.labels is None
 
 
+def test_a_recipe_says_what_is_otherwise_from_scratch(workspace: Workspace) -> None:
+    from zoo.api import FinetuneConfig, TrainConfig
+    from zoo.pipeline.bench.planning import _scratch_of
+
+    spec = workspace.registry.lookup("recipe", "quickstart").spec
+    assert _scratch_of(spec) == {}
+    own = dataclasses.replace(
+        spec,
+        finetuning=TrainConfig(epochs=5, lr=0.01),
+        finetune=FinetuneConfig(labels=100, freeze=True),
+        scratch_finetuning=TrainConfig(epochs=9, lr=0.01, validation=0.2),
+        scratch_finetune=FinetuneConfig(labels=200),
+    )
+    assert _scratch_of(own) == {"epochs": 9, "freeze": False}
+
+
 def test_two_at_once_make_a_run_once(workspace: Workspace) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

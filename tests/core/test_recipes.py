@@ -230,6 +230,21 @@ def test_scratch_is_the_same_model_where_the_sets_differ_in_size(tmp_path: Path)
     assert shapes[0] == shapes[1]
 
 
+def test_the_model_from_scratch_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        TINY,
+        finetune=FinetuneConfig(labels=100, freeze=True),
+        scratch_finetuning=dataclasses.replace(TINY.finetuning, epochs=3),
+        scratch_finetune=FinetuneConfig(labels=100),
+    )
+    result = pipeline.run("tiny", seeds=[0], workspace=workspace_with(recipe, tmp_path))
+    pretrained, scratch = (runs.load(tmp_path / m.runs[0]).record for m in result.methods)
+    assert pretrained.finetune is not None
+    assert scratch.finetune is not None
+    assert (pretrained.finetune["freeze"], pretrained.training["epochs"]) == (True, 2)
+    assert (scratch.finetune["freeze"], scratch.training["epochs"]) == (False, 3)
+
+
 def test_self_training_goes_on_from_each_and_is_reported_beside_it(tmp_path: Path) -> None:
     recipe = dataclasses.replace(
         TINY,

@@ -216,9 +216,13 @@ class _Maker:
         return self.earlier.take_or_make(key, make_run)
 
     def finetune(self, seed: int, parent: Run | None, input: ImageInput | None = None) -> Run:
-        spec, training = self.spec, self._training(self.spec.finetuning, seed)
+        spec = self.spec
+        tuning, config = spec.finetuning, spec.finetune
+        if parent is None:
+            tuning, config = spec.scratch_finetuning or tuning, spec.scratch_finetune or config
+        training = self._training(tuning, seed)
         parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
-        key = key_of(self.workspace, parts, training, spec.finetune, parent, input)
+        key = key_of(self.workspace, parts, training, config, parent, input)
         make_run = functools.partial(
             finetune,
             parent,
@@ -226,7 +230,7 @@ class _Maker:
             dataset=spec.dataset,
             head=spec.head,
             training=training,
-            finetune=spec.finetune,
+            finetune=config,
             input=input,
             workspace=self.workspace,
             recipe={"name": spec.name, "key": key},

@@ -78,7 +78,7 @@ def plan_of(
     forms = {
         "pretrain": _options("pretrain", pretrain, allowed=("validation", "keep", "patience")),
         "finetune": _options("finetune", finetune),
-        "scratch": _options("scratch", scratch),
+        "scratch": _options("scratch", {**_scratch_of(spec), **scratch}),
         "self-train": _options("self-train", self_train),
     }
     before = to_json(spec.pretraining) if spec else {}
@@ -131,6 +131,22 @@ def plan_of(
                 f" '{plan.dataset.name}' has {len(truth):,}. Type all for every one."
             )
     return dataclasses.replace(plan, examples=len(truth), classes=len(data.classes)), truth
+
+
+def _scratch_of(spec: RecipeSpec | None) -> dict[str, Any]:
+    """Return what a recipe sets otherwise for the model from scratch."""
+    if spec is None:
+        return {}
+    pairs = (
+        (spec.scratch_finetuning, spec.finetuning),
+        (spec.scratch_finetune, spec.finetune),
+    )
+    found: dict[str, Any] = {}
+    for own, usual in pairs:
+        if own is not None:
+            before = to_json(usual)
+            found |= {n: v for n, v in to_json(own).items() if v != before[n] and n not in FIXED}
+    return found
 
 
 def _self_training(
