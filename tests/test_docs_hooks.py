@@ -109,11 +109,17 @@ def leaves(root: Path) -> None:
     (root / "leaves" / "train" / "oak" / "damaged.png").write_bytes(b"no picture")
 
 
+SAMPLED = ("my_noise.py", "my_linear.py", "my_prototypes.py")
+"""Examples that are checked whole with the quick tests; the others with the slow ones."""
+
 FILES = {"my_galaxies.py": galaxies, "my_leaves.py": leaves}
 """What the data sets of the examples read; the others draw theirs."""
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in SAMPLED else pytest.mark.slow) for n in EXAMPLES],
+)
 def test_an_example_loads_and_conforms(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(EXAMPLES[name], encoding="utf-8")
