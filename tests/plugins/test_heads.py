@@ -151,3 +151,11 @@ def test_dropout_drops_its_share_of_hidden_units() -> None:
 def test_options_out_of_range(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadOption, match=words):
         build(name, 8, 4, **options)
+
+
+def test_a_linear_head_with_norm_sees_features_of_mean_0_and_variance_1() -> None:
+    head = build("linear", 5, 3, norm=True)
+    codes = torch.randn(64, 5) * torch.tensor([1.0, 10.0, 0.1, 3.0, 7.0]) + 4
+    standard = (codes - codes.mean(0)) / codes.std(0, correction=0)
+    assert torch.allclose(head(codes), head[1](standard), atol=1e-3)
+    assert [name for name, _ in head.named_parameters()] == ["1.weight", "1.bias"]
