@@ -88,6 +88,8 @@ def _recipe(spec: Any) -> dict[str, Any]:
         component = getattr(spec, field)
         if component is not None:
             content[field] = {"name": component.name, "options": dict(component.options)}
-    for field in ("pretraining", "finetuning", "finetune"):
+    fields = ("pretraining", "finetuning", "finetune", "scratch_finetuning", "scratch_finetune")
+    own = ("self_training", "self_train") if spec.self_training else ()
+    for field in [name for name in (*fields, *own) if getattr(spec, name) is not None]:
         content[field] = to_json(getattr(spec, field))
     return content | {"scratch": spec.scratch, "seeds": builtins.list(spec.seeds)}
