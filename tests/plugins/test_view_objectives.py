@@ -218,7 +218,7 @@ import json, sys
 import torch
 from zoo.api import Component, ImageInput, TrainConfig
 from zoo.data import Batches
-from zoo.models import Pretraining
+from zoo.tasks import Pretraining
 from zoo.pipeline import Workspace
 from zoo.pipeline.assembly import build_backbone, build_objective, choose, preprocess_for
 from zoo.training import fit, placed, whole
