@@ -340,9 +340,7 @@ def test_the_command_prints_a_table_and_json(cli: Callable[..., Any]) -> None:
     assert plugin["import_seconds"] > 0
     linear = plugin["components"][0]
     assert (linear["kind"], linear["name"]) == ("head", "linear")
-    assert {"check": "options", "state": "ok", "figure": "0 options", "change": ""} in linear[
-        "rows"
-    ]
+    assert {"check": "options", "state": "ok", "figure": "1 option", "change": ""} in linear["rows"]
     assert linear["sizes"][0]["macs"] == 6
 
 

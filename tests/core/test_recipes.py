@@ -154,8 +154,8 @@ def test_the_key_holds_whatever_decides_the_result(tmp_path: Path) -> None:
         "weight_decay": 0.5, "schedule": "cosine", "seed": 7, "validation": 0.5, "threads": 1,
         "accumulate": 2, "nesterov": True, "warmup": 1.0, "clip_norm": 1.0, "ema": 0.9,
         "patience": 3, "keep": "best", "shift": 1, "flip": True, "rotate": 5.0, "zoom": 0.1,
-        "shear": 5.0, "erase": 0.5, "precision": "bf16", "channels_last": False, "compile": True,
-        "devices": 2,
+        "shear": 5.0, "jitter": 0.1, "noise": 0.1, "erase": 0.5, "precision": "bf16",
+        "channels_last": False, "compile": True, "devices": 2,
     }  # fmt: skip
     harmless = {"checkpoint_seconds": None, "checkpoint_steps": 7, "log": "tensorboard"}
     known = {field.name for field in dataclasses.fields(TrainConfig)}
