@@ -371,3 +371,18 @@ def test_runs_without_a_recorded_processor_are_held_to_their_interval(
     result = pipeline.reproduce(Run(folder, runs.load(folder).record), workspace=workspace)
     assert [(d.name, d.recorded) for d in result.elsewhere] == [("processor", "not recorded")]
     assert result.verdict == "within the interval"
+
+
+def test_a_distilled_run_finds_its_teacher_again(tmp_path: Path) -> None:
+    from zoo.api import Component, TrainConfig
+
+    workspace = Workspace(runs=tmp_path / "runs")
+    short, small = TrainConfig(epochs=1, threads=1), Component("mlp", widths=(8,), features=4)
+    taught_by = pipeline.finetune(backbone=small, training=short, workspace=workspace)
+    objective = Component("distill", teacher=taught_by.name)
+    run = pipeline.pretrain(small, objective=objective, training=short, workspace=workspace)
+    assert pipeline.reproduce(run, workspace=workspace).verdict == "to the bit"
+    elsewhere = Workspace(runs=tmp_path / "elsewhere")
+    assert pipeline.reproduce(run.folder, workspace=elsewhere).verdict == "to the bit"
+    page = pipeline.report(run.folder, tmp_path / "page.html", workspace=elsewhere)
+    assert not [reason for reason in page.missing if "teacher" in reason]

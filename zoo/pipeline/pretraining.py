@@ -82,8 +82,12 @@ def make_pretraining(
     *,
     recipe: dict[str, Any] | None = None,
     resumed: Run | None = None,
+    library: Library | None = None,
 ) -> Run:
-    """Make a run of these parts, or go on with the one that `resumed` began."""
+    """Make a run of these parts, or go on with the one that `resumed` began.
+
+    `library` has the teachers, where those are not among the workspace's runs.
+    """
     check_training(training)
     check_logger(training.log)
     device = resolve_device(training.device)
@@ -94,7 +98,7 @@ def make_pretraining(
         check_counts(training.validation)
         seed_everything(training.seed)
         model = assembly.build_backbone(parts["backbone"], data.input)
-        library = Library(workspace)
+        library = library or Library(workspace)
         with lending(library):
             task = assembly.build_objective(workspace, parts["objective"], model)
         parts = {**parts, "objective": library.settled(parts["objective"])}

@@ -19,6 +19,7 @@ from zoo.pipeline.finetuning import make_finetuning
 from zoo.pipeline.pretraining import make_pretraining
 from zoo.pipeline.self_training import make_self_training
 from zoo.pipeline.stated import Stated, stated
+from zoo.pipeline.teaching import Library
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import DEEDS, Record
@@ -93,7 +94,9 @@ def reproduce(
             # Where it failed already, nothing is trained on it, and the test split is not read.
             if _differences(pairs, found.record) and not _elsewhere(pairs):
                 break
-            reruns.append(_again(record, own, reruns[-1] if reruns else None, device))
+            library = Library(_beside(found, workspace))
+            parent = reruns[-1] if reruns else None
+            reruns.append(_again(record, own, parent, device, library))
             pairs.append((record, reruns[-1].record))
         else:
             accuracy = _measured(found, reruns[-1], own)
@@ -183,12 +186,25 @@ def _training(record: Record, device: str | None) -> TrainConfig:
     return make(TrainConfig, {**record.training, **changed}, f"run '{record.run}'")
 
 
-def _again(record: Record, workspace: Workspace, parent: Run | None, device: str | None) -> Run:
+def _beside(found: Stated, workspace: Workspace) -> Workspace:
+    """Return the workspace in which the run lies, and the teachers that it had."""
+    if found.run is None:
+        return workspace
+    return dataclasses.replace(workspace, runs=found.run.folder.parent)
+
+
+def _again(
+    record: Record,
+    workspace: Workspace,
+    parent: Run | None,
+    device: str | None,
+    library: Library,
+) -> Run:
     training, parts = _training(record, device), _parts(record, workspace)
     noted = {"name": BY, "of": record.run}
     if record.kind == "pretrain":
         looked = make(PretrainConfig, record.pretrain or {}, f"run '{record.run}'")
-        return make_pretraining(workspace, parts, training, looked, recipe=noted)
+        return make_pretraining(workspace, parts, training, looked, recipe=noted, library=library)
     if record.self_train is not None:
         assert parent is not None  # what it states was held against itself
         taught = make(SelfTrainConfig, record.self_train, f"run '{record.run}'")
@@ -247,6 +263,7 @@ def _differences(pairs: Sequence[tuple[Record, Record]], run: Record) -> list[Di
 
 
 def _figures(then: Record, now: Record) -> Iterator[tuple[str, Any, Any]]:
+    yield "teachers", then.teachers, now.teachers
     yield "weights_sha256", then.weights_sha256, now.weights_sha256
     for name in COUNTS:
         yield name, then.metrics.get(name), now.metrics.get(name)

@@ -12,6 +12,7 @@ from zoo.models import Preprocess
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import load_classifier
+from zoo.pipeline.teaching import Library, lending
 from zoo.pipeline.workspace import Workspace
 from zoo.runs import Run
 
@@ -83,7 +84,8 @@ def _pretrained(run: Run, workspace: Workspace) -> Model:
     objective_part = assembly.recorded(workspace, "objective", record.objective)
     data = assembly.build_dataset(workspace, dataset)
     backbone: Any = assembly.build_backbone(backbone_part, run.input)
-    objective = assembly.build_objective(workspace, objective_part, backbone)
+    with lending(Library(dataclasses.replace(workspace, runs=run.folder.parent))):
+        objective = assembly.build_objective(workspace, objective_part, backbone)
     own: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
     for name, tensor in run.load_weights().items():

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.evidence.spread import wilson
+
 Array = np.ndarray[Any, Any]
 
 BINS = 15
@@ -60,12 +62,8 @@ class Calibration:
 
 def share(hits: int, examples: int) -> Share:
     """Return hits / examples with the 95 % interval of Wilson (JASA 22, 1927)."""
-    from scipy.stats import binomtest
-
-    found = binomtest(hits, examples).proportion_ci(0.95, method="wilson")
-    return Share(
-        value=hits / examples, low=float(found.low), high=float(found.high), examples=examples
-    )
+    low, high = wilson(hits, examples)
+    return Share(value=hits / examples, low=low, high=high, examples=examples)
 
 
 def confusion(labels: Array, predicted: Array, classes: int) -> Array:
