@@ -8,13 +8,13 @@ import platform
 import statistics
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
 from zoo.errors import ZooError
+from zoo.machine import cores, processor
 from zoo.pipeline.making import versions
 
 
@@ -52,7 +52,7 @@ def machine(*packages: str) -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             more[name] = metadata.version(name)
     return {
-        "processor": _processor(),
+        "processor": f"{cores()} × {processor()}",
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
@@ -63,12 +63,3 @@ def machine(*packages: str) -> dict[str, Any]:
 def print_machine(found: dict[str, Any]) -> None:
     named = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     print(f"{found['processor']} ({found['vectors']}), {found['threads']} threads; {named}\n")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} × {names[0]}" if names else platform.machine()
