@@ -100,6 +100,11 @@ def one_bit(data: bytes) -> bytes:
     return data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
 
 
+def no_text(data: bytes) -> bytes:
+    """Write a byte that begins no character into the metadata: protobuf then hands over bytes."""
+    return data.replace(b"zoo.input", b"zoo.inp\xfft")
+
+
 def pytorch(_: bytes) -> bytes:
     file = io.BytesIO()
     torch.save({"weight": torch.zeros(3)}, file)
@@ -130,6 +135,7 @@ TABLE: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
     "cut by a byte": (lambda data: data[:-1], "'bad.onnx' ", "'bad.onnx' "),
     "a PyTorch file": (pytorch, "zip archive, as a PyTorch file is", ""),
     "one bit": (one_bit, "was changed after it was exported", ""),
+    "text that is not UTF-8": (no_text, "is corrupt: a 'key' of it is not UTF-8", "can load"),
     "a weight that is no number": (changed(no_number), "is not finite", "answers with no number"),
     "opset 99": (changed(opset_99), "opset 99 and IR version 8; this onnx knows", "can load"),
     "IR 99": (changed(ir_99), "IR version 99", "can load"),

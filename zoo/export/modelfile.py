@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -81,6 +82,10 @@ def parse(path: Path, data: bytes) -> onnx.ModelProto:
         ) from None
     if not model.graph.node or not model.ir_version:
         raise ModelFileError(f"'{path}' is not an ONNX file, or was cut: no graph.{hint(data)}")
+    for name, text in _strings(model):
+        # Protobuf hands over what is not UTF-8 as bytes.
+        if isinstance(text, bytes):
+            raise ModelFileError(f"'{path}' is corrupt: a '{name}' of it is not UTF-8 text.")
     return model
 
 
@@ -220,6 +225,20 @@ def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             for attribute in node.attribute:
                 yield from ([attribute.t] if attribute.HasField("t") else [])
                 yield from attribute.tensors
+
+
+def _strings(message: Any) -> Iterator[tuple[str, str | bytes]]:
+    """Yield the name and value of every string field of a message, and of those inside it."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from ((field.name, each) for each in ([value] if _single(value) else value))
+        elif field.type == field.TYPE_MESSAGE:
+            for each in [value] if _single(value) else value:
+                yield from _strings(each)
+
+
+def _single(value: object) -> bool:
+    return isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[str]:
