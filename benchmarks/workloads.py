@@ -27,6 +27,8 @@ from zoo.training import outputs
 
 RECIPES = {"mlp": "textbook", "conv": "mnist-to-fashion"}
 HELD = 5_000
+READERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+"""Classes of torchvision.datasets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,18 +106,31 @@ def classifying(backbone: str, workspace: Workspace, epochs: int) -> Workload:
 
     The training options are `mnist-to-fashion`'s for both: `textbook`'s hardly learn at all.
     """
-    recipe = _recipe(RECIPES[backbone], workspace)
-    config = _config(_recipe("mnist-to-fashion", workspace).finetuning, epochs)
-    data = build_dataset(workspace, choose(workspace, "dataset", "fashion-mnist"))
+    config = _recipe("mnist-to-fashion", workspace).finetuning
+    return _classifying(_recipe(RECIPES[backbone], workspace), config, workspace, epochs, 0)
+
+
+def of_recipe(name: str, workspace: Workspace, epochs: int, seed: int) -> Workload:
+    """Return a recipe's classifier from scratch, 5,000 examples held out."""
+    recipe = _recipe(name, workspace)
+    return _classifying(recipe, recipe.finetuning, workspace, epochs, seed)
+
+
+def _classifying(
+    recipe: RecipeSpec, config: TrainConfig, workspace: Workspace, epochs: int, seed: int
+) -> Workload:
+    config = dataclasses.replace(_config(config, epochs), seed=seed)
+    data = build_dataset(workspace, choose(workspace, "dataset", recipe.dataset))
     torch.manual_seed(config.seed)
     model = build_backbone(choose(workspace, "backbone", recipe.backbone), data.input)
     features: int = model.features  # type: ignore[assignment]
     head = build_head(choose(workspace, "head", Component("linear")), features, len(data.classes))
     preprocess = preprocess_for(data.input, data.input, model)
-    module = Finetuning(Classifier(preprocess, model.encoder, head))  # type: ignore[arg-type]
-    title = f"{recipe.backbone.name}: classifier of Fashion-MNIST, from scratch"
-    root = workspace.data_root
-    return _workload(title, module, data.train(), HELD, config, root, "FashionMNIST")
+    classifier = Classifier(preprocess, model.encoder, head)  # type: ignore[arg-type]
+    module = Finetuning(classifier, smoothing=recipe.finetune.label_smoothing)
+    title = f"{recipe.backbone.name}: classifier of {recipe.dataset.name}, from scratch"
+    root, reader = workspace.data_root, READERS[recipe.dataset.name]
+    return _workload(title, module, data.train(), HELD, config, root, reader)
 
 
 def _recipe(name: str, workspace: Workspace) -> RecipeSpec:
