@@ -36,20 +36,31 @@ RESULTS = Path(__file__).parent / "results" / "recipes"
 HEADS = ("recipe", "labels", "weights", "method", "test accuracy", "seeds", "s / seed")
 BEGIN, END = "<!-- recipes: python benchmarks/recipes.py table -->", "<!-- end of recipes -->"
 COMPONENTS = ("dataset", "pretrain_dataset", "backbone", "objective", "head")
-CONFIGS = ("pretraining", "finetuning", "finetune", "self_training", "self_train")
+CONFIGS = ("pretraining", "finetuning", "finetune", "scratch_finetuning", "scratch_finetune",
+           "self_training", "self_train")  # fmt: skip
 
 
 def settings_of(spec: RecipeSpec) -> str:
-    """Digest everything of a recipe that decides its results, its seeds aside."""
+    """Digest everything of a recipe that decides its results, its seeds aside.
+
+    What is at its default is left out: an option that is added later changes no old digest.
+    """
     parts = {name: getattr(spec, name) for name in COMPONENTS}
     content: dict[str, Any] = {
         name: None if part is None else [part.name, dict(part.options)]
         for name, part in parts.items()
     }
     configs = {name: getattr(spec, name) for name in CONFIGS}
-    content |= {name: None if c is None else to_json(c) for name, c in configs.items()}
+    for name, config in configs.items():
+        content[name] = None if config is None else changed(config)
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def changed(config: Any) -> dict[str, Any]:
+    """Return the options of a config that are not at their defaults."""
+    usual = to_json(type(config)())
+    return {name: value for name, value in to_json(config).items() if value != usual[name]}
 
 
 def lines_of(spec: RecipeSpec, result: RecipeResult) -> Iterator[dict[str, Any]]:

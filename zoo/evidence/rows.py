@@ -99,6 +99,7 @@ def interval(change: Paired) -> str:
 
 def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Write a Markdown table; numbers are aligned right."""
-    marks = ["---" if head in ("labels", "method", "against") else "--:" for head in heads]
+    words = ("recipe", "labels", "method", "against")
+    marks = ["---" if head in words else "--:" for head in heads]
     shown = [heads, marks, *lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in shown) + "\n"
