@@ -66,7 +66,8 @@ class SelfTraining(nn.Module):
     first, and sum to 1 again (distribution alignment, arXiv 1911.09785, to equal classes).
 
     The loss is cross entropy on the labelled, and beside it on the others, where those without a
-    confident label count 0. The parts: `accuracy` on true labels, `sure`, the share of the others
+    confident label count 0. Labels are not smoothed, whatever the finetuning before did: a
+    teacher that smoothing keeps below `confidence` would never label anything. The parts: `accuracy` on true labels, `sure`, the share of the others
     that is trained on. In evaluation it is called with `raw` and labels, and judges the teacher.
     """
 
@@ -80,13 +81,11 @@ class SelfTraining(nn.Module):
         confidence: float,
         decay: float,
         balance: bool,
-        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.teacher = copy.deepcopy(classifier).requires_grad_(False).eval()
         self.confidence, self.decay, self.balance = confidence, decay, balance
-        self.smoothing = smoothing
         self.register_buffer("frequency", torch.full((classes,), 1 / classes))
 
     def train(self, mode: bool = True) -> SelfTraining:
@@ -104,9 +103,7 @@ class SelfTraining(nn.Module):
         logits = self.classifier(augmented)
         true = labels >= 0
         guessed, sure = self.guess(raw)
-        known = F.cross_entropy(
-            logits, labels, ignore_index=-1, label_smoothing=self.smoothing, reduction="sum"
-        )
+        known = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
         unknown = F.cross_entropy(logits, guessed, reduction="none") * (sure & ~true)
         few, many = true.sum().clamp(min=1), (~true).sum().clamp(min=1)
         hits = ((logits.argmax(1) == labels) & true).sum() / few

@@ -114,7 +114,6 @@ def make_self_training(
                 confidence=config.confidence,
                 decay=config.teacher_ema,
                 balance=config.balance,
-                smoothing=finetune.label_smoothing,
             ).to(place.device)
             chosen = torch.cat([train.repeat(times), unlabelled])
             batches, validation = make_batches(tensors, chosen, held, training, place)
