@@ -86,4 +86,54 @@ FASHION_MLP = RecipeSpec(
 )
 
 
-EVERY_LABEL = [MNIST_NANO, MNIST_MLP, FASHION_MLP]
+# 87,666 weights that are trained.
+_CONV = Component("conv-nano", channels=(24, 32, 48, 64, 64))
+
+MNIST_CONV = RecipeSpec(
+    name="mnist-conv",
+    summary="MNIST in fewer than 100,000 weights: digits turned, moved and sheared",
+    dataset=Component("mnist"),
+    backbone=_CONV,
+    objective=Component("denoise", noise=0.3),
+    head=Component("linear"),
+    pretraining=dataclasses.replace(_EVERY, epochs=1, lr=0.005),
+    pretrain=PretrainConfig(probe="none"),
+    finetuning=dataclasses.replace(
+        _EVERY,
+        epochs=25,
+        lr=0.01,
+        weight_decay=0.05,
+        shift=2,
+        rotate=10.0,
+        zoom=0.1,
+        shear=10.0,
+    ),
+    scratch=False,
+    seeds=_SEEDS,
+)
+
+FASHION_CONV = RecipeSpec(
+    name="fashion-conv",
+    summary="Fashion-MNIST in fewer than 100,000 weights: mirrored, moved, erased in part",
+    dataset=Component("fashion-mnist"),
+    backbone=_CONV,
+    objective=Component("denoise", noise=0.3),
+    head=Component("linear"),
+    pretraining=dataclasses.replace(_EVERY, epochs=1, lr=0.005),
+    pretrain=PretrainConfig(probe="none"),
+    finetuning=dataclasses.replace(
+        _EVERY,
+        epochs=45,
+        lr=0.01,
+        weight_decay=0.05,
+        flip=True,
+        shift=2,
+        erase=0.2,
+    ),
+    finetune=FinetuneConfig(label_smoothing=0.05),
+    scratch=False,
+    seeds=_SEEDS,
+)
+
+
+EVERY_LABEL = [MNIST_NANO, MNIST_MLP, FASHION_MLP, MNIST_CONV, FASHION_CONV]
