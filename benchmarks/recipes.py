@@ -35,6 +35,8 @@ from zoo.registry import Registry
 RESULTS = Path(__file__).parent / "results" / "recipes"
 HEADS = ("recipe", "labels", "weights", "method", "test accuracy", "seeds", "s / seed")
 BEGIN, END = "<!-- recipes: python benchmarks/recipes.py table -->", "<!-- end of recipes -->"
+LEAST = 3
+"""Seeds of a row that is shown."""
 COMPONENTS = ("dataset", "pretrain_dataset", "backbone", "objective", "head")
 CONFIGS = ("pretraining", "finetuning", "finetune", "scratch_finetuning", "scratch_finetune",
            "self_training", "self_train")  # fmt: skip
@@ -61,6 +63,14 @@ def changed(config: Any) -> dict[str, Any]:
     """Return the options of a config that are not at their defaults."""
     usual = to_json(type(config)())
     return {name: value for name, value in to_json(config).items() if value != usual[name]}
+
+
+def keys_of(spec: RecipeSpec, seed: int) -> list[str]:
+    """Return the keys of the lines that one seed of a recipe comes to."""
+    methods = [PRETRAINED, SCRATCH] if spec.scratch else [PRETRAINED]
+    steps = ["", SELF_TRAINED] if spec.self_training else [""]
+    settings = settings_of(spec)
+    return [f"{spec.name}/{settings}/{name}{step}/{seed}" for step in steps for name in methods]
 
 
 def lines_of(spec: RecipeSpec, result: RecipeResult) -> Iterator[dict[str, Any]]:
@@ -114,11 +124,13 @@ class Shown:
 
 
 def shown(cells: list[dict[str, Any]]) -> list[Shown]:
-    """Return one row a recipe and method, from the cells of its present settings."""
+    """Return one row a recipe and method, where there are three seeds of it or more."""
     names = list(dict.fromkeys((cell["recipe"], cell["method"]) for cell in cells))
     found = []
     for name, method in names:
         own = [c for c in cells if (c["recipe"], c["method"]) == (name, method)]
+        if len(own) < LEAST:
+            continue
         found.append(
             Shown(
                 recipe=name,
@@ -146,7 +158,12 @@ def changes(cells: list[dict[str, Any]]) -> Iterator[str]:
                 for method in (PRETRAINED, SCRATCH)
             )
             change = paired(ours, theirs)
-            if change and change.low is not None and change.high is not None:
+            if (
+                change
+                and change.count >= LEAST
+                and change.low is not None
+                and change.high is not None
+            ):
                 yield (
                     f"`{name}`{after}: pretraining changed it by {100 * change.mean:+.2f} points,"
                     f" 95 % interval {interval(change)} ({change.count} seeds)."
@@ -223,9 +240,11 @@ def run(
         for name in names:
             spec: RecipeSpec = workspace.registry.lookup("recipe", name).spec
             wanted = [int(seed) for seed in seeds.split(",")] if seeds else spec.seeds
+            done = ledger.read(results)
             for seed in wanted:
+                if all(key in done for key in keys_of(spec, seed)):
+                    continue
                 result = pipeline.run(name, seeds=[seed], threads=threads, workspace=workspace)
-                done = ledger.read(results)
                 for line in lines_of(spec, result):
                     if line["key"] not in done:
                         ledger.append(results, line)

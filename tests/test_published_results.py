@@ -1,0 +1,96 @@
+"""The published results: every table shown is the one that the committed lines come to."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zoo import pipeline
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BENCHES = sorted(path.parent for path in RESULTS.glob("labels/*/plan.json"))
+
+
+@pytest.fixture(scope="module")
+def recipes() -> Any:
+    """`benchmarks/recipes.py`, which imports its neighbours."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        path = ROOT / "benchmarks" / "recipes.py"
+        spec = importlib.util.spec_from_file_location("published_recipes", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look themselves up
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+        sys.modules.pop("published_recipes", None)
+
+
+def test_the_readme_shows_the_table_of_the_committed_lines(recipes: Any) -> None:
+    lines = recipes.current(recipes.ledger.read(RESULTS / "recipes"))
+    assert lines
+    text = (ROOT / "README.md").read_text()
+    shown = text.split(recipes.BEGIN)[1].split(recipes.END)[0].strip()
+    assert shown == recipes.render(lines).strip()
+
+
+def line(seed: int, method: str, accuracy: float) -> dict[str, Any]:
+    return {"key": f"r/{method}/{seed}", "recipe": "r", "method": method, "seed": seed,
+            "accuracy": accuracy, "seconds": 10.0 + seed, "labels": 100, "all_labels": False,
+            "parameters": 1234, "processor": "one", "cores": 2,
+            "versions": {"torch": "2.14.1"}}  # fmt: skip
+
+
+def test_a_row_is_mean_and_deviation_of_three_seeds_and_its_change_is_paired(recipes: Any) -> None:
+    ours = [line(0, "pretrained", 0.80), line(1, "pretrained", 0.84), line(2, "pretrained", 0.82)]
+    theirs = [line(s, "from scratch", a) for s, a in enumerate((0.79, 0.82, 0.81))]
+    text = recipes.render(ours + theirs)
+    assert "| `r` | 100 | 1,234 | pretrained | 82.00 ± 2.00 % | 3 | 11 |" in text
+    # Differences of 1, 2 and 1 points: 4/3 ± 4.303 · 0.5774 / √3.
+    assert "changed it by +1.33 points, 95 % interval -0.10 to +2.77 (3 seeds)" in text
+
+
+def test_a_row_of_two_seeds_is_not_shown(recipes: Any) -> None:
+    ours = [line(0, "pretrained", 0.80), line(1, "pretrained", 0.84)]
+    theirs = [line(s, "from scratch", a) for s, a in enumerate((0.79, 0.82, 0.81))]
+    text = recipes.render(ours + theirs)
+    assert "from scratch" in text
+    assert "pretrained" not in text
+    assert "changed" not in text
+
+
+def test_every_line_says_what_it_was_made_with(recipes: Any) -> None:
+    for line in recipes.ledger.read(RESULTS / "recipes").values():
+        assert line["commit"], line["key"]
+        assert not line["commit"].endswith("-dirty"), line["key"]
+        assert line["versions"]["torch"]
+        assert line["processor"]
+        assert line["seconds"] > 0
+
+
+def test_a_page_without_the_marks_is_refused(recipes: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("no table here\n")
+    with pytest.raises(recipes.click.ClickException, match="has no '<!-- recipes"):
+        recipes.write_into(page, "a table")
+    assert page.read_text() == "no table here\n"
+
+
+@pytest.mark.parametrize("folder", BENCHES, ids=lambda path: path.name)
+def test_a_bench_is_the_one_that_its_cells_come_to(folder: Path, tmp_path: Path) -> None:
+    for name in ("plan.json", "cells.jsonl"):
+        shutil.copy(folder / name, tmp_path)
+    pipeline.bench_table(tmp_path)
+    assert (folder / "table.md").read_text() == (tmp_path / "table.md").read_text()
+    cells = [json.loads(line) for line in (folder / "cells.jsonl").read_text().splitlines()]
+    assert {cell["seed"] for cell in cells} >= {0, 1, 2}
