@@ -189,7 +189,7 @@ def render(cells: list[dict[str, Any]]) -> str:
     where = sorted({f"{c['cores']} cores of {c['processor']}" for c in cells})
     versions = sorted({f"torch {c['versions'].get('torch')}" for c in cells})
     note = f"Measured on {' and '.join(where)}, {' and '.join(versions)}; s / seed is all training."
-    return "\n".join([markdown(HEADS, rows), *said, "", note, ""])
+    return "\n".join([markdown(HEADS, rows), *said, *([""] if said else []), note, ""])
 
 
 def current(cells: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

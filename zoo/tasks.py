@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from zoo.api import Losses
 from zoo.models import Classifier, Preprocess
 
-FREQUENCY_RATE = 0.05
-"""Rate at which the running mean of the teacher's probabilities follows a batch's."""
+BALANCE_RATE = 0.05
+"""How far the weight of a class moves in a step, for each time that its share is off by itself."""
 
 
 class Pretraining(nn.Module):
@@ -62,16 +62,19 @@ class SelfTraining(nn.Module):
     arXiv 1703.01780). In training, `augmented` and `raw` are the same examples, changed and as
     they are, and a label of -1 is unknown: there the class of which the teacher, on `raw`, is at
     least as sure as `confidence` is the student's label on `augmented` (FixMatch, arXiv
-    2001.07685). With `balance` the teacher's probabilities are divided by their running mean
-    first, and sum to 1 again (distribution alignment, arXiv 1911.09785, to equal classes).
+    2001.07685). With `balance` the teacher's probabilities are first weighted by class and sum to
+    1 again. A weight falls as long as its class has more than an equal share of what is unknown:
+    ascent on the dual of that constraint (Sinkhorn label allocation, arXiv 2102.08622). To divide
+    by the running mean (arXiv 1911.09785) is too little where the teacher is sure and wrong.
 
     The loss is cross entropy on the labelled, and beside it on the others, where those without a
-    confident label count 0. Labels are not smoothed, whatever the finetuning before did: a
-    teacher that smoothing keeps below `confidence` would never label anything. The parts: `accuracy` on true labels, `sure`, the share of the others
-    that is trained on. In evaluation it is called with `raw` and labels, and judges the teacher.
+    confident label count 0. Labels are not smoothed, whatever the finetuning before did: a teacher
+    that smoothing keeps below `confidence` would never label anything. The parts: `accuracy` on
+    true labels, `sure`, the share of the others that is trained on. In evaluation it is called
+    with `raw` and labels, and judges the teacher.
     """
 
-    frequency: Tensor
+    excess: Tensor  # of each class, minus the logarithm of its weight
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class SelfTraining(nn.Module):
         self.classifier = classifier
         self.teacher = copy.deepcopy(classifier).requires_grad_(False).eval()
         self.confidence, self.decay, self.balance = confidence, decay, balance
-        self.register_buffer("frequency", torch.full((classes,), 1 / classes))
+        self.register_buffer("excess", torch.zeros(classes))
 
     def train(self, mode: bool = True) -> SelfTraining:
         super().train(mode)
@@ -102,7 +105,7 @@ class SelfTraining(nn.Module):
         self.follow()
         logits = self.classifier(augmented)
         true = labels >= 0
-        guessed, sure = self.guess(raw)
+        guessed, sure = self.guess(raw, ~true)
         known = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
         unknown = F.cross_entropy(logits, guessed, reduction="none") * (sure & ~true)
         few, many = true.sum().clamp(min=1), (~true).sum().clamp(min=1)
@@ -111,13 +114,13 @@ class SelfTraining(nn.Module):
         return Losses(known / few + unknown.sum() / many, accuracy=hits, sure=share)
 
     @torch.no_grad()
-    def guess(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+    def guess(self, raw: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's class of each example, int64 N, and where it is sure, bool N."""
-        chances = self.teacher(raw).float().softmax(1)
+        chances = (self.teacher(raw).float() - self.excess).softmax(1)
         if self.balance:
-            self.frequency.lerp_(chances.mean(0), FREQUENCY_RATE)
-            chances = chances / self.frequency
-            chances = chances / chances.sum(1, keepdim=True)
+            count, classes = unknown.sum(), chances.shape[1]
+            share = (chances * unknown[:, None]).sum(0) * classes - count
+            self.excess.add_(share / count.clamp(min=1), alpha=BALANCE_RATE)
         most, guessed = chances.max(1)
         return guessed, most >= self.confidence
 

@@ -36,10 +36,11 @@ from zoo.models import Classifier, Preprocess
 from zoo.pipeline import Workspace
 from zoo.pipeline.self_training import repeats
 from zoo.registry import Registry
-from zoo.tasks import FREQUENCY_RATE, SelfTraining
+from zoo.tasks import BALANCE_RATE, SelfTraining
 
 INPUT = ImageInput(channels=1, height=4, width=4)
 CLASSES = 3
+EXCESS = (0.2, 0.0, -0.1)
 FEW = FinetuneConfig(labels=8)
 TEACH = TrainConfig(epochs=6, batch_size=4, threads=1, lr=0.01)
 STUDY = TrainConfig(epochs=3, batch_size=16, threads=1, shift=1, lr=0.01)
@@ -69,11 +70,8 @@ def slow_loss(module: SelfTraining, pictures: Tensor, raw: Tensor, labels: Tenso
     logits = module.classifier(pictures).tolist()
     guesses = module.teacher(raw).softmax(1).tolist()
     if module.balance:
-        before = [1 / CLASSES] * CLASSES
-        means = [sum(g[c] for g in guesses) / len(guesses) for c in range(CLASSES)]
-        rate = FREQUENCY_RATE
-        often = [(1 - rate) * b + rate * m for b, m in zip(before, means, strict=True)]
-        guesses = [[p / often[c] for c, p in enumerate(guess)] for guess in guesses]
+        weights = [math.exp(-excess) for excess in EXCESS]
+        guesses = [[p * w for p, w in zip(guess, weights, strict=True)] for guess in guesses]
         guesses = [[p / sum(guess) for p in guess] for guess in guesses]
     known, unknown, hits, sure = [], [], 0, 0
     for scores, guess, label in zip(logits, guesses, labels.tolist(), strict=True):
@@ -93,14 +91,49 @@ def slow_loss(module: SelfTraining, pictures: Tensor, raw: Tensor, labels: Tenso
 @pytest.mark.parametrize("balance", [False, True])
 def test_the_loss_is_that_of_its_definition(seed: int, balance: bool) -> None:
     module = task(balance=balance).train()
+    if balance:
+        module.excess.copy_(torch.tensor(EXCESS))
     given = batch(seed)
     losses = module(*given)
     module.decay = 1.0  # the teacher as it was in that step; batch statistics need no state
-    if balance:
-        module.frequency.fill_(1 / CLASSES)
     figures = [losses.total, losses.parts["accuracy"], losses.parts["sure"]]
     assert [f.item() for f in figures] == pytest.approx(slow_loss(module, *given), rel=1e-5)
     assert 0 < float(losses.parts["sure"]) < 1  # the threshold parts the examples
+
+
+def test_balance_moves_each_class_by_its_excess_among_the_unknown() -> None:
+    module = task(balance=True).train()
+    pictures, raw, labels = batch(0)
+    module(pictures, raw, labels)
+    unknown = [i for i, label in enumerate(labels.tolist()) if label < 0]
+    guesses = module.teacher(raw).softmax(1).tolist()
+    for c in range(CLASSES):
+        share = sum(guesses[i][c] for i in unknown) / len(unknown)
+        wanted = BALANCE_RATE * (share * CLASSES - 1)
+        assert module.excess[c].item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_balance_comes_to_equal_shares_where_the_teacher_is_sure_and_wrong() -> None:
+    """A teacher that gives one class everything, by a hair or by far."""
+    module = task(balance=True, decay=1.0).eval()
+    logits = torch.full((36, CLASSES), -8.0)
+    logits[:, 0] = 8.0
+    logits[torch.arange(36), torch.arange(36) % CLASSES] += torch.linspace(1, 9, 36)
+    module.teacher = Fixed(logits)
+    everyone = torch.ones(36, dtype=torch.bool)
+    assert torch.bincount(module.guess(logits, everyone)[0], minlength=CLASSES).tolist()[0] == 36
+    for _ in range(4000):
+        guessed, _ = module.guess(logits, everyone)
+    assert torch.bincount(guessed, minlength=CLASSES).tolist() == [36 // CLASSES] * CLASSES
+
+
+class Fixed(nn.Module):
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return self.logits
 
 
 @pytest.mark.parametrize("label", [-1, 0])
