@@ -452,8 +452,11 @@ class SelfTrainConfig:
     labelled: float = knob(
         0.25, "share of the examples of a batch that carry a true label", low=0.01, high=0.99
     )
-    balance: bool = knob(
-        False, "hold the teacher's labels to equal frequency: for classes known to be as frequent"
+    balance: float | None = knob(
+        None,
+        "how far from an equal share a class of the teacher's may be, of that share; none: any",
+        low=0.0,
+        high=1.0,
     )
 
 

@@ -63,9 +63,10 @@ class SelfTraining(nn.Module):
     they are, and a label of -1 is unknown: there the class of which the teacher, on `raw`, is at
     least as sure as `confidence` is the student's label on `augmented` (FixMatch, arXiv
     2001.07685). With `balance` the teacher's probabilities are first weighted by class and sum to
-    1 again. A weight falls as long as its class has more than an equal share of what is unknown:
-    ascent on the dual of that constraint (Sinkhorn label allocation, arXiv 2102.08622). To divide
-    by the running mean (arXiv 1911.09785) is too little where the teacher is sure and wrong.
+    1 again. A weight falls as long as its class has more than 1 + `balance` of an equal share of
+    what is unknown, and rises below 1 - `balance`: projected ascent on the dual of these bounds
+    (as in Sinkhorn label allocation, arXiv 2102.08622). To divide by the running mean (arXiv
+    1911.09785) is too little where the teacher is sure and wrong.
 
     The loss is cross entropy on the labelled, and beside it on the others, where those without a
     confident label count 0. Labels are not smoothed, whatever the finetuning before did: a teacher
@@ -74,7 +75,8 @@ class SelfTraining(nn.Module):
     with `raw` and labels, and judges the teacher.
     """
 
-    excess: Tensor  # of each class, minus the logarithm of its weight
+    above: Tensor  # of each class, what the logarithm of its weight is lowered by
+    below: Tensor  # and what it is raised by
 
     def __init__(
         self,
@@ -83,13 +85,14 @@ class SelfTraining(nn.Module):
         *,
         confidence: float,
         decay: float,
-        balance: bool,
+        balance: float | None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.teacher = copy.deepcopy(classifier).requires_grad_(False).eval()
         self.confidence, self.decay, self.balance = confidence, decay, balance
-        self.register_buffer("excess", torch.zeros(classes))
+        self.register_buffer("above", torch.zeros(classes))
+        self.register_buffer("below", torch.zeros(classes))
 
     def train(self, mode: bool = True) -> SelfTraining:
         super().train(mode)
@@ -116,11 +119,13 @@ class SelfTraining(nn.Module):
     @torch.no_grad()
     def guess(self, raw: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's class of each example, int64 N, and where it is sure, bool N."""
-        chances = (self.teacher(raw).float() - self.excess).softmax(1)
-        if self.balance:
-            count, classes = unknown.sum(), chances.shape[1]
-            share = (chances * unknown[:, None]).sum(0) * classes - count
-            self.excess.add_(share / count.clamp(min=1), alpha=BALANCE_RATE)
+        chances = (self.teacher(raw).float() - self.above + self.below).softmax(1)
+        if self.balance is not None:
+            count, equal = unknown.sum(), 1 / chances.shape[1]
+            excess = (chances * unknown[:, None]).sum(0) / count.clamp(min=1) / equal - 1
+            rate = BALANCE_RATE * (count > 0)
+            self.above.add_(rate * (excess - self.balance)).clamp_(min=0)
+            self.below.add_(rate * (-excess - self.balance)).clamp_(min=0)
         most, guessed = chances.max(1)
         return guessed, most >= self.confidence
 

@@ -64,7 +64,7 @@ MNIST_FEW = RecipeSpec(
     finetuning=dataclasses.replace(_DIGITS, epochs=2000, batch_size=100, lr=0.005, ema=0.99),
     finetune=FinetuneConfig(labels=100, label_smoothing=0.1),
     self_training=dataclasses.replace(_DIGITS, epochs=4, batch_size=256, lr=0.002),
-    self_train=SelfTrainConfig(balance=True),
+    self_train=SelfTrainConfig(balance=0.2),
     seeds=_SEEDS,
 )
 
@@ -80,7 +80,7 @@ FASHION_FEW = RecipeSpec(
     finetuning=dataclasses.replace(_LONG, epochs=2000),
     finetune=FinetuneConfig(labels=100, label_smoothing=0.1),
     self_training=dataclasses.replace(_CLOTHES_CHANGED, epochs=6),
-    self_train=SelfTrainConfig(balance=True),
+    self_train=SelfTrainConfig(balance=0.0),
     seeds=_SEEDS,
 )
 

@@ -40,7 +40,7 @@ from zoo.tasks import BALANCE_RATE, SelfTraining
 
 INPUT = ImageInput(channels=1, height=4, width=4)
 CLASSES = 3
-EXCESS = (0.2, 0.0, -0.1)
+ABOVE, BELOW = (0.2, 0.1, 0.0), (0.0, 0.1, 0.1)
 FEW = FinetuneConfig(labels=8)
 TEACH = TrainConfig(epochs=6, batch_size=4, threads=1, lr=0.01)
 STUDY = TrainConfig(epochs=3, batch_size=16, threads=1, shift=1, lr=0.01)
@@ -54,7 +54,7 @@ def network(seed: int) -> Classifier:
 
 
 def task(**options: Any) -> SelfTraining:
-    chosen = {"confidence": 0.4, "decay": 0.9, "balance": False, **options}
+    chosen = {"confidence": 0.4, "decay": 0.9, "balance": None, **options}
     return SelfTraining(network(0), CLASSES, **chosen)
 
 
@@ -69,8 +69,8 @@ def slow_loss(module: SelfTraining, pictures: Tensor, raw: Tensor, labels: Tenso
     """The loss and its parts, example by example, from the logits of both networks."""
     logits = module.classifier(pictures).tolist()
     guesses = module.teacher(raw).softmax(1).tolist()
-    if module.balance:
-        weights = [math.exp(-excess) for excess in EXCESS]
+    if module.balance is not None:
+        weights = [math.exp(below - above) for above, below in zip(ABOVE, BELOW, strict=True)]
         guesses = [[p * w for p, w in zip(guess, weights, strict=True)] for guess in guesses]
         guesses = [[p / sum(guess) for p in guess] for guess in guesses]
     known, unknown, hits, sure = [], [], 0, 0
@@ -88,11 +88,12 @@ def slow_loss(module: SelfTraining, pictures: Tensor, raw: Tensor, labels: Tenso
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("balance", [False, True])
-def test_the_loss_is_that_of_its_definition(seed: int, balance: bool) -> None:
+@pytest.mark.parametrize("balance", [None, 0.0])
+def test_the_loss_is_that_of_its_definition(seed: int, balance: float | None) -> None:
     module = task(balance=balance).train()
-    if balance:
-        module.excess.copy_(torch.tensor(EXCESS))
+    if balance is not None:
+        module.above.copy_(torch.tensor(ABOVE))
+        module.below.copy_(torch.tensor(BELOW))
     given = batch(seed)
     losses = module(*given)
     module.decay = 1.0  # the teacher as it was in that step; batch statistics need no state
@@ -101,30 +102,57 @@ def test_the_loss_is_that_of_its_definition(seed: int, balance: bool) -> None:
     assert 0 < float(losses.parts["sure"]) < 1  # the threshold parts the examples
 
 
-def test_balance_moves_each_class_by_its_excess_among_the_unknown() -> None:
-    module = task(balance=True).train()
+@pytest.mark.parametrize("balance", [0.0, 0.02])
+def test_balance_moves_each_class_by_its_excess_among_the_unknown(balance: float) -> None:
+    module = task(balance=balance).train()
     pictures, raw, labels = batch(0)
     module(pictures, raw, labels)
     unknown = [i for i, label in enumerate(labels.tolist()) if label < 0]
     guesses = module.teacher(raw).softmax(1).tolist()
     for c in range(CLASSES):
-        share = sum(guesses[i][c] for i in unknown) / len(unknown)
-        wanted = BALANCE_RATE * (share * CLASSES - 1)
-        assert module.excess[c].item() == pytest.approx(wanted, abs=1e-6)
+        excess = CLASSES * sum(guesses[i][c] for i in unknown) / len(unknown) - 1
+        above, below = max(0.0, excess - balance), max(0.0, -excess - balance)
+        assert module.above[c].item() == pytest.approx(BALANCE_RATE * above, abs=1e-6)
+        assert module.below[c].item() == pytest.approx(BALANCE_RATE * below, abs=1e-6)
+    assert module.above.any() or module.below.any()
 
 
-def test_balance_comes_to_equal_shares_where_the_teacher_is_sure_and_wrong() -> None:
+@pytest.mark.parametrize(("balance", "most"), [(0.0, 12), (0.25, 15)])
+def test_balance_comes_to_its_bounds_where_the_teacher_is_sure_and_wrong(
+    balance: float, most: int
+) -> None:
     """A teacher that gives one class everything, by a hair or by far."""
-    module = task(balance=True, decay=1.0).eval()
+    module = task(balance=balance, decay=1.0).eval()
     logits = torch.full((36, CLASSES), -8.0)
     logits[:, 0] = 8.0
     logits[torch.arange(36), torch.arange(36) % CLASSES] += torch.linspace(1, 9, 36)
     module.teacher = Fixed(logits)
     everyone = torch.ones(36, dtype=torch.bool)
-    assert torch.bincount(module.guess(logits, everyone)[0], minlength=CLASSES).tolist()[0] == 36
-    for _ in range(4000):
+    assert torch.bincount(module.guess(logits, everyone)[0], minlength=CLASSES)[0] == 36
+    for _ in range(6000):
         guessed, _ = module.guess(logits, everyone)
-    assert torch.bincount(guessed, minlength=CLASSES).tolist() == [36 // CLASSES] * CLASSES
+    counts = torch.bincount(guessed, minlength=CLASSES)
+    assert abs(int(counts[0]) - most) <= 1  # a bound on probabilities, counted whole
+    assert counts.min() >= 12 * (1 - balance) - 1
+
+
+def test_a_bound_that_holds_is_forgotten() -> None:
+    """What a class was held back by fades once its share is within the bounds."""
+    module = task(balance=0.5, decay=1.0).eval()
+    module.above.copy_(torch.tensor([2.0, 0.0, 0.0]))
+    module.teacher = Fixed(torch.eye(CLASSES).repeat(12, 1) * 4)
+    for _ in range(400):
+        module.guess(torch.zeros(36), torch.ones(36, dtype=torch.bool))
+    assert not module.above.any()
+    assert not module.below.any()
+
+
+def test_a_batch_without_unknown_examples_moves_no_class() -> None:
+    module = task(balance=0.0).train()
+    pictures, raw, labels = batch(0)
+    module(pictures, raw, labels.clamp(min=0))
+    assert not module.above.any()
+    assert not module.below.any()
 
 
 class Fixed(nn.Module):
@@ -276,7 +304,7 @@ def test_one_that_is_stopped_goes_on_to_the_same_weights(
 ) -> None:
     workspace = place(tmp_path)
     teacher = teach(workspace)
-    config = SelfTrainConfig(balance=True, confidence=0.6)
+    config = SelfTrainConfig(balance=0.1, confidence=0.6)
     training = dataclasses.replace(STUDY, checkpoint_steps=1, checkpoint_seconds=None)
     whole = pipeline.self_train(teacher, training=training, self_train=config, workspace=workspace)
 
@@ -342,7 +370,7 @@ def test_the_command(cli: Any, tmp_path: Path) -> None:
     for options, message in (
         (("latest", "--self-train", "--labels", "5", "--seed", "1", "--head", "mlp"),
          "--labels, --seed, --head: with --self-train that is as it was in RUN. Leave it out."),
-        (("latest", "--confidence", "0.5", "--balance"),
+        (("latest", "--confidence", "0.5", "--balance", "0"),
          "--confidence, --balance: that goes with --self-train."),
         (("--self-train",), "Name the finetuning to go on from: latest, a run's name or folder."),
     ):  # fmt: skip
