@@ -119,6 +119,16 @@ def test_every_part_of_the_loss_has_a_curve_and_the_rate_has_one() -> None:
     assert curves.charts_of([{"epoch": "1"}]) == []
 
 
+def test_one_epoch_is_told_in_words_and_drawn_as_no_curve() -> None:
+    metrics = [line(1, total=2.0, kl=3.0)]
+    metrics[0]["validation"] = {"total": 1.75}
+    assert curves.charts_of(metrics) == []
+    said = "One epoch: loss 2 in training, kl 3 in training, loss 1.75 in validation."
+    assert curves.sentence_of(metrics) == said
+    for others in ([], [*metrics, line(2, total=1.0)], [{"epoch": "1"}], [line(1)]):
+        assert curves.sentence_of(others) == ""
+
+
 def test_charts_take_their_colours_from_the_page_and_name_nothing_outside() -> None:
     svg = charts.curves("loss", [1, 2], {"train": [1.0, None], "validation": [2.0, 1.0]})
     assert "var(--first)" in svg

@@ -24,10 +24,12 @@ class Chart:
 
 
 def charts_of(metrics: list[dict[str, Any]], prefix: str = "") -> list[Chart]:
-    """Draw what a run's `metrics.jsonl` holds, an epoch a line; `prefix` opens the ids."""
-    metrics = [line for line in metrics if isinstance(line, dict)]
-    epochs = [line["epoch"] for line in metrics if isinstance(line.get("epoch"), int)]
-    if len(epochs) != len(metrics) or not epochs:
+    """Draw what a run's `metrics.jsonl` holds, an epoch a line; `prefix` opens the ids.
+
+    One epoch is a point and no curve: `sentence_of` tells of it.
+    """
+    metrics, epochs = _epochs(metrics)
+    if len(epochs) < 2:
         return []
     parts: dict[str, None] = {}
     for line in metrics:
@@ -48,6 +50,26 @@ def charts_of(metrics: list[dict[str, Any]], prefix: str = "") -> list[Chart]:
     if any(rate is not None for rate in rates):
         drawn.append(_chart(f"{prefix}rate", "Learning rate", epochs, {"learning rate": rates}))
     return drawn
+
+
+def sentence_of(metrics: list[dict[str, Any]]) -> str:
+    """Say what the one epoch of a run came to; nothing of several, or of none."""
+    metrics, epochs = _epochs(metrics)
+    if len(epochs) != 1:
+        return ""
+    said = []
+    for side, word in (("train", "training"), ("validation", "validation")):
+        for part, value in (metrics[0].get(side) or {}).items():
+            if (found := _figure(value)) is not None:
+                said.append(f"{'loss' if part == 'total' else part} {found:.4g} in {word}")
+    return f"One epoch: {', '.join(said)}." if said else ""
+
+
+def _epochs(metrics: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the lines and their epochs; none of either where a line is not an epoch's."""
+    metrics = [line for line in metrics if isinstance(line, dict)]
+    epochs = [line["epoch"] for line in metrics if isinstance(line.get("epoch"), int)]
+    return (metrics, epochs) if len(epochs) == len(metrics) else ([], [])
 
 
 def _figure(value: Any) -> float | None:

@@ -71,6 +71,7 @@ def _view(facts: Facts) -> dict[str, Any]:
         "sentence": headline.sentence_of(facts),
         "figures": headline.figures_of(facts),
         "curves": curves.charts_of(facts.metrics),
+        "once": curves.sentence_of(facts.metrics),
         "tested": _or(facts.tested, Outcomes, lambda part: tested.tested(part, names)),
         "autoencoded": _or(facts.autoencoded, Autoencoded, _autoencoded),
         "map": _or(facts.mapped, Mapped, lambda part: _map(part, names)),
@@ -87,6 +88,7 @@ def _step(step: Lineage, number: int) -> dict[str, Any]:
         "run": step,
         "deed": DEEDS[step.record.kind] if step.record else "run",
         "curves": curves.charts_of(step.metrics, f"parent{number}-"),
+        "once": curves.sentence_of(step.metrics),
         "command": shlex.join(["zoo", "report", step.run]),
     }
 
