@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,10 +15,7 @@ from zoo.errors import BadOption
 from zoo.export.proof import Proof
 from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.exporting import export
-from zoo.pipeline.finetuning import finetune
-from zoo.pipeline.pretraining import pretrain
-from zoo.pipeline.reuse import Earlier, key_of
-from zoo.pipeline.self_training import self_train
+from zoo.pipeline.steps import Steps
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -120,7 +116,8 @@ def run(
             f"devices: recipe '{recipe}' trains in one process. For several, type zoo pretrain"
             " and zoo finetune."
         )
-    maker = _Maker(spec, workspace, threads, device, fresh)
+    steps = Steps(workspace, spec.name, fresh=fresh)
+    maker = _Maker(spec, steps, threads, device)
     try:
         pretrainings, made = _make(maker, spec, seeds)
     except KeyboardInterrupt:
@@ -149,7 +146,7 @@ def run(
         proof=exported.proof,
         runs_folder=workspace.runs_root,
         pretrainings=[each.name for each in pretrainings],
-        reused=maker.earlier.reused,
+        reused=steps.reused,
         seconds=time.perf_counter() - started,
     )
 
@@ -183,37 +180,22 @@ def _chosen(spec: RecipeSpec, made: dict[str, list[Run]]) -> str:
 
 
 class _Maker:
-    """Makes a recipe's runs, or finds those that were made with the same options before."""
+    """Makes a recipe's runs of one seed after the other."""
 
     def __init__(
-        self,
-        spec: RecipeSpec,
-        workspace: Workspace,
-        threads: int | None,
-        device: str | None,
-        fresh: bool,
+        self, spec: RecipeSpec, steps: Steps, threads: int | None, device: str | None
     ) -> None:
-        self.spec, self.workspace = spec, workspace
-        self.earlier = Earlier(workspace, fresh=fresh)
+        self.spec, self.steps = spec, steps
+        self._parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
         self._given: dict[str, Any] = {"threads": threads, "device": device}
         self._given = {name: value for name, value in self._given.items() if value is not None}
 
     def pretrain(self, seed: int) -> Run:
         spec, training = self.spec, self._training(self.spec.pretraining, seed)
         dataset = spec.pretrain_dataset or spec.dataset
-        parts = {"dataset": dataset, "backbone": spec.backbone, "objective": spec.objective}
-        key = key_of(self.workspace, parts, training)
-        make_run = functools.partial(
-            pretrain,
-            spec.backbone,
-            dataset=dataset,
-            objective=spec.objective,
-            training=training,
-            pretrain=spec.pretrain,
-            workspace=self.workspace,
-            recipe={"name": spec.name, "key": key},
+        return self.steps.pretrained(
+            spec.backbone, dataset, spec.objective, training, spec.pretrain
         )
-        return self.earlier.take_or_make(key, make_run)
 
     def finetune(self, seed: int, parent: Run | None, input: ImageInput | None = None) -> Run:
         spec = self.spec
@@ -221,40 +203,16 @@ class _Maker:
         if parent is None:
             tuning, config = spec.scratch_finetuning or tuning, spec.scratch_finetune or config
         training = self._training(tuning, seed)
-        parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
-        key = key_of(self.workspace, parts, training, config, parent, input)
-        make_run = functools.partial(
-            finetune,
-            parent,
-            backbone=None if parent else spec.backbone,
-            dataset=spec.dataset,
-            head=spec.head,
-            training=training,
-            finetune=config,
-            input=input,
-            workspace=self.workspace,
-            recipe={"name": spec.name, "key": key},
-        )
-        return self.earlier.take_or_make(key, make_run)
+        return self.steps.finetuned(self._parts, training, config, parent, input)
 
     def self_train(self, seed: int, teacher: Run) -> Run:
         spec = self.spec
         assert spec.self_training is not None  # asked for by the caller
         fixed = {"seed": seed, "validation": spec.finetuning.validation}
         training = make(TrainConfig, to_json(self._training(spec.self_training, seed)) | fixed)
-        parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
-        key = key_of(
-            self.workspace, parts, training, spec.finetune, teacher, self_train=spec.self_train
+        return self.steps.self_trained(
+            self._parts, training, spec.finetune, teacher, spec.self_train
         )
-        make_run = functools.partial(
-            self_train,
-            teacher,
-            training=training,
-            self_train=spec.self_train,
-            workspace=self.workspace,
-            recipe={"name": spec.name, "key": key},
-        )
-        return self.earlier.take_or_make(key, make_run)
 
     def _training(self, config: TrainConfig, seed: int) -> TrainConfig:
         changed = {**to_json(config), "seed": seed, **self._given}

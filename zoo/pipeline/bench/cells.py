@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo import runs
-from zoo.api import Component
+from zoo.api import Component, PretrainConfig
 from zoo.errors import UsageError
 from zoo.machine import commit, processor
 from zoo.pipeline.bench.plan import Cell, Plan
 from zoo.pipeline.evaluation import accuracy_once
-from zoo.pipeline.finetuning import finetune
-from zoo.pipeline.pretraining import pretrain
-from zoo.pipeline.reuse import Earlier, digest, key_of
-from zoo.pipeline.self_training import self_train
+from zoo.pipeline.reuse import digest
+from zoo.pipeline.steps import Steps
 from zoo.pipeline.workspace import Workspace
 from zoo.registry import Registry
 from zoo.runs import Run
@@ -89,68 +86,28 @@ def _told(objective: Component) -> str:
 
 def carry_out(order: Order, workspace: Workspace) -> dict[str, Any] | None:
     """Make what is ordered, or take what was made before; returns the line of a cell."""
+    steps = Steps(workspace, BY)
     if order.cell is None:
         assert order.objective
-        _pretrained(order.plan, order.objective, order.seed, workspace)
+        _pretrained(steps, order.plan, order.objective, order.seed)
         return None
     cell, plan = order.cell, order.plan
-    objective = cell.method.objective
-    parent = _pretrained(plan, objective, cell.seed, workspace) if objective else None
+    training, config = plan.training_of(cell), plan.finetune_of(cell)
+    objective, parts = cell.method.objective, plan.parts_of()
+    parent = _pretrained(steps, plan, objective, cell.seed) if objective else None
     before = [parent] if parent else []
-    run = _finetuned(plan, cell, parent, workspace)
+    run = steps.finetuned(parts, training, config, parent, None if parent else plan.input)
     if cell.method.self_trained:
         before.append(run)
-        run = _self_trained(plan, cell, run, workspace)
+        taught = plan.self_training_of(cell)
+        run = steps.self_trained(parts, taught, config, run, plan.self_train)
     accuracy = accuracy_once(run, workspace, plan.finetuning.device)
     return _line(order.key, cell, run, before, accuracy)
 
 
-def _pretrained(plan: Plan, objective: Component, seed: int, workspace: Workspace) -> Run:
-    parts, training = plan.parts_of(objective), plan.pretraining_of(seed)
-    key = key_of(workspace, parts, training)
-    make = functools.partial(
-        pretrain,
-        plan.backbone,
-        dataset=plan.pretrain_dataset or plan.dataset,
-        objective=objective,
-        training=training,
-        workspace=workspace,
-        recipe={"name": BY, "key": key},
-    )
-    return Earlier(workspace).take_or_make(key, make)
-
-
-def _finetuned(plan: Plan, cell: Cell, parent: Run | None, workspace: Workspace) -> Run:
-    training, config = plan.training_of(cell), plan.finetune_of(cell)
-    built = None if parent else plan.input
-    key = key_of(workspace, plan.parts_of(), training, config, parent, built)
-    make = functools.partial(
-        finetune,
-        parent,
-        backbone=None if parent else plan.backbone,
-        dataset=plan.dataset,
-        head=plan.head,
-        training=training,
-        finetune=config,
-        input=built,
-        workspace=workspace,
-        recipe={"name": BY, "key": key},
-    )
-    return Earlier(workspace).take_or_make(key, make)
-
-
-def _self_trained(plan: Plan, cell: Cell, teacher: Run, workspace: Workspace) -> Run:
-    training, config = plan.self_training_of(cell), plan.finetune_of(cell)
-    key = key_of(workspace, plan.parts_of(), training, config, teacher, self_train=plan.self_train)
-    make = functools.partial(
-        self_train,
-        teacher,
-        training=training,
-        self_train=plan.self_train,
-        workspace=workspace,
-        recipe={"name": BY, "key": key},
-    )
-    return Earlier(workspace).take_or_make(key, make)
+def _pretrained(steps: Steps, plan: Plan, objective: Component, seed: int) -> Run:
+    dataset, training = plan.pretrain_dataset or plan.dataset, plan.pretraining_of(seed)
+    return steps.pretrained(plan.backbone, dataset, objective, training, PretrainConfig())
 
 
 def _line(key: str, cell: Cell, run: Run, before: Sequence[Run], accuracy: float) -> dict[str, Any]:

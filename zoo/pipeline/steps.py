@@ -1,0 +1,102 @@
+"""The steps of a pipeline, each made once: whoever asks for an equal one again is given the run."""
+
+from __future__ import annotations
+
+import functools
+
+from zoo.api import (
+    Component,
+    FinetuneConfig,
+    ImageInput,
+    PretrainConfig,
+    SelfTrainConfig,
+    TrainConfig,
+)
+from zoo.pipeline.finetuning import finetune
+from zoo.pipeline.pretraining import pretrain
+from zoo.pipeline.reuse import Earlier, key_of
+from zoo.pipeline.self_training import self_train
+from zoo.pipeline.workspace import Workspace
+from zoo.runs import Run
+
+
+class Steps:
+    """Makes runs, or finds those that were made of the same options before.
+
+    `by` stands in the record of each run that is made, as the recipe it belongs to. With `fresh`
+    the runs that were there before are passed over; `reused` counts those that were taken.
+    """
+
+    def __init__(self, workspace: Workspace, by: str, *, fresh: bool = False) -> None:
+        self.workspace, self.by = workspace, by
+        self._earlier = Earlier(workspace, fresh=fresh)
+
+    @property
+    def reused(self) -> int:
+        return self._earlier.reused
+
+    def pretrained(
+        self,
+        backbone: Component,
+        dataset: Component,
+        objective: Component,
+        training: TrainConfig,
+        config: PretrainConfig,
+    ) -> Run:
+        parts = {"dataset": dataset, "backbone": backbone, "objective": objective}
+        key = key_of(self.workspace, parts, training)
+        make = functools.partial(
+            pretrain,
+            backbone,
+            dataset=dataset,
+            objective=objective,
+            training=training,
+            pretrain=config,
+            workspace=self.workspace,
+            recipe={"name": self.by, "key": key},
+        )
+        return self._earlier.take_or_make(key, make)
+
+    def finetuned(
+        self,
+        parts: dict[str, Component],
+        training: TrainConfig,
+        config: FinetuneConfig,
+        parent: Run | None,
+        input: ImageInput | None = None,
+    ) -> Run:
+        """Finetune `parent`, or from scratch the backbone of `parts`, built for `input`."""
+        key = key_of(self.workspace, parts, training, config, parent, input)
+        make = functools.partial(
+            finetune,
+            parent,
+            backbone=None if parent else parts["backbone"],
+            dataset=parts["dataset"],
+            head=parts["head"],
+            training=training,
+            finetune=config,
+            input=input,
+            workspace=self.workspace,
+            recipe={"name": self.by, "key": key},
+        )
+        return self._earlier.take_or_make(key, make)
+
+    def self_trained(
+        self,
+        parts: dict[str, Component],
+        training: TrainConfig,
+        config: FinetuneConfig,
+        teacher: Run,
+        taught: SelfTrainConfig,
+    ) -> Run:
+        """Let a finished finetuning go on; `config` was the finetuning's."""
+        key = key_of(self.workspace, parts, training, config, teacher, self_train=taught)
+        make = functools.partial(
+            self_train,
+            teacher,
+            training=training,
+            self_train=taught,
+            workspace=self.workspace,
+            recipe={"name": self.by, "key": key},
+        )
+        return self._earlier.take_or_make(key, make)
