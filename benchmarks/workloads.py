@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.api import Component, Examples, RecipeSpec, TrainConfig
+from zoo.api import Examples, RecipeSpec, TrainConfig
 from zoo.data import Batches, holdout
 from zoo.models import Classifier
 from zoo.pipeline.assembly import (
@@ -124,7 +124,7 @@ def _classifying(
     torch.manual_seed(config.seed)
     model = build_backbone(choose(workspace, "backbone", recipe.backbone), data.input)
     features: int = model.features  # type: ignore[assignment]
-    head = build_head(choose(workspace, "head", Component("linear")), features, len(data.classes))
+    head = build_head(choose(workspace, "head", recipe.head), features, len(data.classes))
     preprocess = preprocess_for(data.input, data.input, model)
     classifier = Classifier(preprocess, model.encoder, head)  # type: ignore[arg-type]
     module = Finetuning(classifier, smoothing=recipe.finetune.label_smoothing)
