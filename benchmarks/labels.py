@@ -1,81 +1,59 @@
 """Label efficiency: scratch against objectives, on MNIST, Fashion-MNIST, and from one to the other.
 
 `python benchmarks/labels.py NAME…` trains what is missing of a bench and writes it into
-`benchmarks/results/labels/NAME`: `plan.json`, `cells.jsonl`, the table and the figure. All settings
-stand here; they were fixed on 5,000 validation examples and draws of labels from seed 100 on.
+`benchmarks/results/labels/NAME`: `plan.json`, `cells.jsonl`, the table and the figure. Views,
+augmentation and finetuning are those of the recipes for few labels, fixed on validation examples
+and draws of labels from seed 100 on; what is otherwise here stands here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from recipes import changed
 from report import plainly
 
 from zoo import pipeline
-from zoo.api import Component
+from zoo.api import Component, RecipeSpec
 from zoo.cli.options import progress
 from zoo.pipeline import Workspace
 from zoo.pipeline.bench.plan import Method
 
 RESULTS = Path(__file__).parent / "results" / "labels"
-DIGITS: dict[str, Any] = {"shift": 3, "rotate": 15.0, "zoom": 0.15, "shear": 15.0}
-CLOTHES: dict[str, Any] = {
-    "flip": True, "shift": 2, "rotate": 10.0, "zoom": 0.1, "jitter": 0.3, "erase": 0.3,
-}  # fmt: skip
-DIGIT_VIEWS: dict[str, Any] = {
-    "crop": 0.8, "shift": 0.1, "rotate": 15.0, "brightness": 0.3, "contrast": 0.3, "erase": 0.3,
-    "noise": 0.05,
-}  # fmt: skip
-CLOTHES_VIEWS: dict[str, Any] = {
-    "crop": 1.0, "shift": 0.05, "rotate": 3.0, "flip": True, "brightness": 0.5, "contrast": 0.6,
-    "erase": 0.6, "noise": 0.1,
-}  # fmt: skip
-FROZEN_TOO = ", frozen"
-FROZEN = "contrastive" + FROZEN_TOO
+BACKBONE = Component("conv-patch", channels=(32, 32, 128))
 LINEAR_PROBE: dict[str, Any] = {"freeze": True, "lr": 0.003}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What one bench compares, beside scratch."""
+    """What one bench compares, beside scratch; views and augmentation are those of `recipe`."""
 
-    dataset: str
-    views: Mapping[str, Any]
-    augmentation: Mapping[str, Any]
+    recipe: str
     labels: tuple[int | None, ...] = (10, 100, 1000, None)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     pretrain_dataset: str | None = None
-    methods: tuple[str, ...] = ("denoise", "contrastive", FROZEN)
-
-    @property
-    def rows(self) -> list[Method]:
-        """Return the methods with their objectives; scratch is always beside them."""
-        options = {"denoise": {"noise": 0.3}}
-        made = []
-        for label in self.methods:
-            name = label.removesuffix(FROZEN_TOO)
-            objective = Component(name, **options.get(name, self.views))
-            overrides = LINEAR_PROBE if label == FROZEN else {}
-            made.append(Method(label=label, objective=objective, overrides=overrides))
-        return made
 
 
 BENCHES = {
-    "mnist": Bench(dataset="mnist", views=DIGIT_VIEWS, augmentation=DIGITS),
-    "fashion-mnist": Bench(dataset="fashion-mnist", views=CLOTHES_VIEWS, augmentation=CLOTHES),
+    "mnist": Bench(recipe="mnist-few"),
+    "fashion-mnist": Bench(recipe="fashion-few"),
     "transfer": Bench(
-        dataset="fashion-mnist",
-        views=CLOTHES_VIEWS,
-        augmentation=CLOTHES,
-        labels=(100,),
-        seeds=tuple(range(10)),
-        pretrain_dataset="mnist",
+        recipe="fashion-few", labels=(100,), seeds=tuple(range(10)), pretrain_dataset="mnist"
     ),
 }
+
+
+def methods(spec: RecipeSpec) -> list[Method]:
+    """Return the rows beside scratch: a reconstruction, two views, and their features alone."""
+    probe = f"{spec.objective.name}, frozen"
+    return [
+        Method(label="denoise", objective=Component("denoise", noise=0.3)),
+        Method(label=spec.objective.name, objective=spec.objective),
+        Method(label=probe, objective=spec.objective, overrides=LINEAR_PROBE),
+    ]
 
 
 @click.command(help=__doc__)
@@ -97,29 +75,21 @@ def main(
     with plainly(), progress(False):
         for name in names:
             bench = BENCHES[name]
+            spec: RecipeSpec = workspace.registry.lookup("recipe", bench.recipe).spec
             pipeline.bench_labels(
-                bench.dataset,
-                Component("conv-patch", channels=(32, 32, 128)),
+                spec.dataset,
+                BACKBONE,
                 pretrain_dataset=bench.pretrain_dataset,
                 head=Component("linear", norm=True),
-                objectives=bench.rows,
+                objectives=methods(spec),
                 labels=bench.labels,
                 seeds=[int(seed) for seed in seeds.split(",")] if seeds else bench.seeds,
-                pretrain={
-                    "epochs": 3,
-                    "batch_size": 256,
-                    "lr": 0.002,
-                    "precision": "bf16",
-                },
+                pretrain={**changed(spec.pretraining), "epochs": 3},
                 finetune={
+                    **changed(spec.finetuning),
                     "epochs": 6,
-                    "batch_size": 100,
                     "lr": 0.002,
-                    "weight_decay": 0.05,
-                    "ema": 0.99,
-                    "precision": "bf16",
-                    "label_smoothing": 0.1,
-                    **bench.augmentation,
+                    "label_smoothing": spec.finetune.label_smoothing,
                 },
                 steps=1000,
                 output=results / name,

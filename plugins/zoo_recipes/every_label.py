@@ -62,29 +62,16 @@ MNIST_MLP = RecipeSpec(
     seeds=_SEEDS,
 )
 
-FASHION_MLP = RecipeSpec(
+FASHION_MLP = dataclasses.replace(
+    MNIST_MLP,
     name="fashion-mlp",
     summary="Fashion-MNIST with a fully connected network: mirrored, moved by a pixel, mixed up",
     dataset=Component("fashion-mnist"),
-    backbone=_MLP,
-    objective=Component("denoise", noise=0.3),
-    head=Component("linear"),
-    pretraining=dataclasses.replace(_EVERY, epochs=3, batch_size=512, lr=0.002),
-    pretrain=PretrainConfig(probe="none"),
     finetuning=dataclasses.replace(
-        _EVERY,
-        epochs=80,
-        batch_size=512,
-        lr=0.004,
-        weight_decay=0.1,
-        flip=True,
-        shift=1,
+        _EVERY, epochs=80, batch_size=512, lr=0.004, weight_decay=0.1, flip=True, shift=1
     ),
     finetune=FinetuneConfig(label_smoothing=0.1, mixup=0.2),
-    scratch=False,
-    seeds=_SEEDS,
 )
-
 
 # 87,666 weights that are trained.
 _CONV = Component("conv-nano", channels=(24, 32, 48, 64, 64))
@@ -112,28 +99,15 @@ MNIST_CONV = RecipeSpec(
     seeds=_SEEDS,
 )
 
-FASHION_CONV = RecipeSpec(
+FASHION_CONV = dataclasses.replace(
+    MNIST_CONV,
     name="fashion-conv",
     summary="Fashion-MNIST in fewer than 100,000 weights: mirrored, moved, erased in part",
     dataset=Component("fashion-mnist"),
-    backbone=_CONV,
-    objective=Component("denoise", noise=0.3),
-    head=Component("linear"),
-    pretraining=dataclasses.replace(_EVERY, epochs=1, lr=0.005),
-    pretrain=PretrainConfig(probe="none"),
     finetuning=dataclasses.replace(
-        _EVERY,
-        epochs=45,
-        lr=0.01,
-        weight_decay=0.05,
-        flip=True,
-        shift=2,
-        erase=0.2,
+        _EVERY, epochs=45, lr=0.01, weight_decay=0.05, flip=True, shift=2, erase=0.2
     ),
     finetune=FinetuneConfig(label_smoothing=0.05),
-    scratch=False,
-    seeds=_SEEDS,
 )
-
 
 EVERY_LABEL = [MNIST_NANO, MNIST_MLP, FASHION_MLP, MNIST_CONV, FASHION_CONV]
