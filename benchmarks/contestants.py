@@ -40,8 +40,12 @@ def ours(workload: Workload) -> list[Lap]:
 
 def tutorial(workload: Workload) -> list[Lap]:
     """The loop of the tutorials: PIL images of torchvision, a DataLoader with 2 workers."""
+    return over_loader(workload, tutorial_loader(workload))
+
+
+def over_loader(workload: Workload, loader: DataLoader[tuple[Tensor, Tensor]]) -> list[Lap]:
+    """Train on what a DataLoader yields, preprocessed inputs and labels, as tutorials do."""
     module = workload.fresh()
-    loader = tutorial_loader(workload)
     optimizer, schedule = optimizer_of(workload, module)
     laps = []
     for _ in workload.orders:

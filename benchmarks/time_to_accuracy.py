@@ -13,16 +13,15 @@ taken after each epoch with the clock stopped. Augmentation draws other numbers 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import torchvision
-from contestants import Lap, optimizer_of
+from contestants import Lap, over_loader
 from report import machine, plainly, print_machine, spread
-from torch.nn import functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from workloads import Workload, of_recipe
@@ -71,37 +70,16 @@ def ours(precision: Literal["fp32", "bf16"]) -> Callable[[Workload], list[Lap]]:
 
 def torchvision_style(workload: Workload) -> list[Lap]:
     """Train as torchvision's references do: PIL, transforms, a DataLoader, torch's optimizer."""
-    module: Any = workload.fresh()
-    classifier = module.classifier
     reader = getattr(torchvision.datasets, workload.torchvision)
-    pictures = Subset(
-        reader(str(workload.root), transform=transform(workload.config)), workload.train.tolist()
-    )
-    loader = DataLoader(
-        pictures,
+    pictures = reader(str(workload.root), transform=transform(workload.config))
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        Subset(pictures, workload.train.tolist()),
         batch_size=workload.config.batch_size,
         shuffle=True,
         num_workers=2,
         persistent_workers=True,
-        drop_last=False,
     )
-    optimizer, schedule = optimizer_of(workload, module)
-    laps = []
-    for _ in range(workload.config.epochs):
-        started = time.perf_counter()
-        running = 0.0
-        for inputs, labels in loader:
-            logits = classifier.head(classifier.encoder(inputs))
-            loss = F.cross_entropy(logits, labels, label_smoothing=module.smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if schedule:
-                schedule.step()
-            running += loss.item() * len(inputs)
-        mean = running / len(workload.train)
-        laps.append(Lap(time.perf_counter() - started, mean, workload.accuracy(module)))
-    return laps
+    return over_loader(workload, loader)
 
 
 def transform(config: TrainConfig) -> transforms.Compose:

@@ -74,7 +74,8 @@ class Workload:
         """Return the loss on inputs preprocessed already, float32 N x C x H x W."""
         if isinstance(module, Finetuning):
             classifier = module.classifier
-            return F.cross_entropy(classifier.head(classifier.encoder(inputs)), labels)
+            logits = classifier.head(classifier.encoder(inputs))
+            return F.cross_entropy(logits, labels, label_smoothing=module.smoothing)
         assert isinstance(module, Pretraining)
         total: Tensor = module.objective(module.backbone, inputs, inputs).total
         return total

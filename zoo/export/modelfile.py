@@ -85,7 +85,10 @@ def parse(path: Path, data: bytes) -> onnx.ModelProto:
     for name, text in _strings(model):
         # Protobuf hands over what is not UTF-8 as bytes.
         if isinstance(text, bytes):
-            raise ModelFileError(f"'{path}' is corrupt: a '{name}' of it is not UTF-8 text.")
+            raise ModelFileError(
+                f"'{path}' is corrupt: a '{name}' of it is not UTF-8 text. Copy the file anew, or"
+                " type: zoo export RUN"
+            )
     return model
 
 
