@@ -1,9 +1,11 @@
 """Label efficiency: scratch against objectives, on MNIST, Fashion-MNIST, and from one to the other.
 
-`python benchmarks/labels.py NAME…` trains what is missing of a bench and writes it into
-`benchmarks/results/labels/NAME`: `plan.json`, `cells.jsonl`, the table and the figure. Views,
-augmentation and finetuning are those of the recipes for few labels, fixed on validation examples
-and draws of labels from seed 100 on; what is otherwise here stands here.
+`python benchmarks/labels.py run NAME…` trains what is missing of a bench and writes it into
+`benchmarks/results/labels/NAME`: `plan.json`, `cells.jsonl`, the table and the figure.
+`python benchmarks/labels.py table NAME` renders them anew; `--write PAGE` puts the table there.
+
+Views, augmentation and finetuning are those of the recipes for few labels, fixed on validation
+examples and draws of labels from seed 100 on; what is otherwise here stands here.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pages
 from recipes import changed
 from report import plainly
 
@@ -21,6 +24,7 @@ from zoo.api import Component, RecipeSpec
 from zoo.cli.options import progress
 from zoo.pipeline import Workspace
 from zoo.pipeline.bench.plan import Method
+from zoo.pipeline.bench.table import TABLE
 
 RESULTS = Path(__file__).parent / "results" / "labels"
 BACKBONE = Component("conv-patch", channels=(32, 32, 128))
@@ -56,14 +60,24 @@ def methods(spec: RecipeSpec) -> list[Method]:
     ]
 
 
-@click.command(help=__doc__)
+def command(name: str) -> str:
+    """Return the command that a page shows the table of."""
+    return f"python benchmarks/labels.py table {name}"
+
+
+@click.group()
+def main() -> None:
+    """Measure how far pretraining goes with few labels, and render what was measured."""
+
+
+@main.command()
 @click.argument("names", nargs=-1, required=True, type=click.Choice(list(BENCHES)))
 @click.option("--seeds", help="Seeds, as 0,1,2.  [default: the bench's own]")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--runs", "folder", type=click.Path(path_type=Path), help="Folder of the runs.")
 @click.option("--data-root", type=click.Path(path_type=Path))
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
-def main(
+def run(
     names: tuple[str, ...],
     seeds: str | None,
     jobs: int,
@@ -71,6 +85,7 @@ def main(
     data_root: Path | None,
     results: Path,
 ) -> None:
+    """Train the cells of benches that are missing, and write their tables and figures."""
     workspace = Workspace(runs=folder, data=data_root)
     with plainly(), progress(False):
         for name in names:
@@ -96,6 +111,21 @@ def main(
                 jobs=jobs,
                 workspace=workspace,
             )
+
+
+@main.command()
+@click.argument("name", type=click.Choice(list(BENCHES)))
+@click.option("--write", "page", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
+def table(name: str, page: Path | None, results: Path) -> None:
+    """Write table and figure of a bench anew, and print the table or put it into a page."""
+    with plainly():
+        pipeline.bench_table(results / name)
+    made = (results / name / TABLE).read_text()
+    if page:
+        pages.write(page, command(name), made)
+    else:
+        print(made)
 
 
 if __name__ == "__main__":

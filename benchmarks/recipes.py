@@ -12,12 +12,12 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import pages
 from report import plainly
 
 from zoo import pipeline, runs
@@ -34,7 +34,7 @@ from zoo.registry import Registry
 
 RESULTS = Path(__file__).parent / "results" / "recipes"
 HEADS = ("recipe", "labels", "weights", "method", "test accuracy", "seeds", "s / seed")
-BEGIN, END = "<!-- recipes: python benchmarks/recipes.py table -->", "<!-- end of recipes -->"
+COMMAND = "python benchmarks/recipes.py table"
 LEAST = 3
 """Seeds of a row that is shown."""
 COMPONENTS = ("dataset", "pretrain_dataset", "backbone", "objective", "head")
@@ -204,15 +204,6 @@ def current(cells: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     )
 
 
-def write_into(page: Path, table: str) -> None:
-    """Put a table between the marks of a page; raises `ClickException` where there are none."""
-    text = page.read_text()
-    pattern = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.S)
-    if not pattern.search(text):
-        raise click.ClickException(f"'{page}' has no '{BEGIN}' … '{END}'.")
-    page.write_text(pattern.sub(lambda found: f"{BEGIN}\n\n{table}\n{END}", text))
-
-
 @click.group()
 def main() -> None:
     """Measure recipes, and render what was measured."""
@@ -258,7 +249,7 @@ def table(page: Path | None, results: Path) -> None:
     """Print the table, or put it into a page between its marks."""
     made = render(current(ledger.read(results)))
     if page:
-        write_into(page, made)
+        pages.write(page, COMMAND, made)
     else:
         print(made)
 

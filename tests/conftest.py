@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -54,6 +56,15 @@ def operators_read_once() -> None:
 
         apis = _registration.onnxscript_apis
         apis.get_torchlib_ops = functools.cache(apis.get_torchlib_ops)
+
+
+@pytest.fixture(scope="session")
+def bench_script() -> Iterator[Callable[[str], Any]]:
+    """Import a script of `benchmarks/` by its name; its neighbours stand beside it."""
+    folder = str(ROOT / "benchmarks")
+    sys.path.append(folder)
+    yield importlib.import_module
+    sys.path.remove(folder)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = sorted((ROOT / "benchmarks" / "draws").glob("*.json"))
 
 
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("draws", ROOT / "benchmarks" / "draws.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_code_draws_what_is_published(real_data: Path) -> None:
-    texts = script().texts(Workspace(data=real_data))
+def test_the_code_draws_what_is_published(
+    real_data: Path, bench_script: Callable[[str], Any]
+) -> None:
+    texts = bench_script("draws").texts(Workspace(data=real_data))
     assert sorted(texts) == [path.name for path in PUBLISHED]
     for path in PUBLISHED:
         assert path.read_text() == texts[path.name], path.name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from zoo import pipeline
@@ -19,28 +19,19 @@ BENCHES = sorted(path.parent for path in RESULTS.glob("labels/*/plan.json"))
 
 
 @pytest.fixture(scope="module")
-def recipes() -> Any:
-    """`benchmarks/recipes.py`, which imports its neighbours."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        path = ROOT / "benchmarks" / "recipes.py"
-        spec = importlib.util.spec_from_file_location("published_recipes", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses look themselves up
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-        sys.modules.pop("published_recipes", None)
+def recipes(bench_script: Callable[[str], Any]) -> Any:
+    return bench_script("recipes")
 
 
-def test_the_readme_shows_the_table_of_the_committed_lines(recipes: Any) -> None:
+@pytest.fixture(scope="module")
+def pages(bench_script: Callable[[str], Any]) -> Any:
+    return bench_script("pages")
+
+
+def test_the_readme_shows_the_table_of_the_committed_lines(recipes: Any, pages: Any) -> None:
     lines = recipes.current(recipes.ledger.read(RESULTS / "recipes"))
     assert lines
-    text = (ROOT / "README.md").read_text()
-    shown = text.split(recipes.BEGIN)[1].split(recipes.END)[0].strip()
+    shown = pages.read(ROOT / "README.md", recipes.COMMAND)
     assert shown == recipes.render(lines).strip()
 
 
@@ -78,19 +69,34 @@ def test_every_line_says_what_it_was_made_with(recipes: Any) -> None:
         assert line["seconds"] > 0
 
 
-def test_a_page_without_the_marks_is_refused(recipes: Any, tmp_path: Path) -> None:
+def test_what_is_written_into_a_page_stands_between_its_marks(pages: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    before, after = pages.marks("command")
+    page.write_text(f"one\n{before}\nold\n{after}\ntwo\n")
+    pages.write(page, "command", r"a \1 | table")
+    assert page.read_text() == f"one\n{before}\n\na \\1 | table\n\n{after}\ntwo\n"
+    assert pages.read(page, "command") == r"a \1 | table"
+
+
+def test_a_page_without_the_marks_is_refused(pages: Any, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("no table here\n")
-    with pytest.raises(recipes.click.ClickException, match="has no '<!-- recipes"):
-        recipes.write_into(page, "a table")
+    with pytest.raises(click.ClickException, match="has no '<!-- command"):
+        pages.write(page, "command", "a table")
     assert page.read_text() == "no table here\n"
 
 
 @pytest.mark.parametrize("folder", BENCHES, ids=lambda path: path.name)
-def test_a_bench_is_the_one_that_its_cells_come_to(folder: Path, tmp_path: Path) -> None:
+def test_a_bench_is_the_one_that_its_cells_come_to(
+    bench_script: Callable[[str], Any], pages: Any, folder: Path, tmp_path: Path
+) -> None:
+    labels = bench_script("labels")
     for name in ("plan.json", "cells.jsonl"):
         shutil.copy(folder / name, tmp_path)
     pipeline.bench_table(tmp_path)
     assert (folder / "table.md").read_text() == (tmp_path / "table.md").read_text()
     cells = [json.loads(line) for line in (folder / "cells.jsonl").read_text().splitlines()]
     assert {cell["seed"] for cell in cells} >= {0, 1, 2}
+    assert not [cell["key"] for cell in cells if cell["commit"].endswith("-dirty")]
+    shown = pages.read(ROOT / "docs" / "evidence.md", labels.command(folder.name))
+    assert shown == (folder / "table.md").read_text().strip()

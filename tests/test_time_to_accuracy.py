@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,16 +11,10 @@ from PIL import Image
 
 from zoo.api import TrainConfig
 
-FOLDER = str(Path(__file__).resolve().parent.parent / "benchmarks")
-
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    sys.path.insert(0, FOLDER)
-    try:
-        yield importlib.import_module("time_to_accuracy")
-    finally:
-        sys.path.remove(FOLDER)
+def script(bench_script: Callable[[str], Any]) -> Any:
+    return bench_script("time_to_accuracy")
 
 
 def test_the_time_ends_with_the_first_epoch_that_reaches_the_goal(script: Any) -> None:

@@ -17,11 +17,8 @@ ELSEWHERE = ("validation", "keep", "patience", "labels", "threads", "device", "s
 def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     """Say in one paragraph what was fixed ahead: the caption of table and figure."""
     methods = {each["label"]: each for each in fixed["methods"]}
-    objectives = ", ".join(
-        said(each["objective"])
-        for each in methods.values()
-        if each["objective"] and not each.get("self_trained")
-    )
+    trained = [each["objective"] for each in methods.values() if each["objective"]]
+    objectives = ", ".join(dict.fromkeys(map(said, trained)))
     least = f", at least {fixed['steps']:,} steps" if fixed["steps"] else ""
     own = "".join(
         f"; of {name}: {_pairs(each['overrides'])}"
@@ -33,7 +30,8 @@ def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     other = fixed.get("pretrain_dataset")
     on = f"{fixed['examples']:,} examples" if other is None else f"examples of {said(other)}"
     where = "; ".join(
-        f"{each['processor']}, {each['threads']} threads, torch {each['versions'].get('torch')}"
+        f"{each['processor']}, {each['threads']} {'thread' if each['threads'] == 1 else 'threads'},"
+        f" torch {each['versions'].get('torch')}"
         for each in machines[:1]
     )
     return (
