@@ -126,6 +126,7 @@ def test_a_transfer_pretrains_on_the_other_set_and_builds_scratch_for_its_input(
             parent = runs.load(tmp_path / record.parent.run).record
             assert (parent.dataset.name, parent.input) == ("larger", [1, 12, 12])
     assert "Pretraining, on all examples of larger without labels" in result.summary
+    assert "mlp on digits, pretrained on larger" in (result.folder / "figure.svg").read_text()
 
 
 def test_the_rows_are_the_cells_figures(made: tuple[Workspace, Bench]) -> None:

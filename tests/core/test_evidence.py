@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 
 import pytest
@@ -98,3 +99,26 @@ def test_the_figure_is_the_same_from_the_same_rows() -> None:
     svg = first["figure.svg"].decode()
     for text in ("mlp on digits", "what was fixed", "denoise", "scratch", ">100<"):
         assert text in svg
+
+
+def ticks(*accuracies: tuple[float, float]) -> set[str]:
+    """Return what stands at the axis that these accuracies, with ever more labels, are drawn on."""
+    counts = (10, 100, 1000)
+    made = [
+        rows(count, count, {"scratch": measured(*own)}, "scratch")[0]
+        for count, own in zip(counts, accuracies, strict=False)
+    ]
+    svg = draw(made, "a title", "a caption", "scratch")["figure.svg"].decode()
+    axis = svg.split('id="matplotlib.axis_2"')[1].split('id="patch_')[0]
+    return set(re.findall(r">([\d.]+)</text>", axis))
+
+
+def test_near_a_hundred_per_cent_the_axis_is_one_of_odds() -> None:
+    assert {"70", "98", "99"} <= ticks((0.50, 0.60), (0.95, 0.96), (0.991, 0.993))
+    assert not {"98", "99"} & ticks((0.50, 0.60), (0.80, 0.82), (0.90, 0.91))
+
+
+@pytest.mark.parametrize("least", [0.0, 0.3])
+def test_an_axis_of_odds_has_neither_none_nor_all(least: float) -> None:
+    """Where every example is right, or none, the axis is the usual one."""
+    assert "100" in ticks((least, least), (1.0, 1.0))

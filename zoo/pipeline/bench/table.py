@@ -75,6 +75,8 @@ def bench_table(folder: str | Path) -> Bench:
     write_json(folder / RESULT, bench.to_json())
     if bench.rows:
         title = f"{fixed['backbone']['name']} on {fixed['dataset']['name']}"
+        if other := fixed.get("pretrain_dataset"):
+            title += f", pretrained on {other['name']}"
         for name, data in figure.draw(
             bench.rows, title, bench.summary, SCRATCH, SELF_TRAINED
         ).items():
