@@ -36,6 +36,10 @@ class Sparse(nn.Module):
         total = reconstruction + self.config.weight * penalty
         return Losses(total, reconstruction=reconstruction, penalty=penalty, **parts)
 
+    def codes(self, backbone: Backbone, inputs: Tensor) -> Tensor:
+        """Return what the decoder takes, N x features."""
+        return self.code(backbone.encoder(inputs))[0]
+
     def code(self, features: Tensor) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return what is decoded, N x features, the penalty and what to tell of the code."""
         if self.config.kind == "kl":

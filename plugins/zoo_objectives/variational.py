@@ -31,6 +31,11 @@ class Variational(nn.Module):
         self.mean = nn.Linear(backbone.features, backbone.features)
         self.log_variance = nn.Linear(backbone.features, backbone.features)
 
+    def codes(self, backbone: Backbone, inputs: Tensor) -> Tensor:
+        """Return the means of the posteriors, N x features: the decoder takes a draw about them."""
+        means: Tensor = self.mean(backbone.encoder(inputs))
+        return means
+
     def forward(self, backbone: Backbone, inputs: Tensor, raw: Tensor) -> Losses:
         assert backbone.decoder is not None  # the spec's needs_decoder
         features = backbone.encoder(inputs)

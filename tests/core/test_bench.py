@@ -87,6 +87,25 @@ def test_each_cell_is_a_run_measured_once(made: tuple[Workspace, Bench]) -> None
         assert len(cell["commit"]) >= 13
 
 
+def test_a_reading_that_was_killed_is_made_again_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading is written down before the split is read: what was killed has no figures."""
+    workspace = Workspace(runs=tmp_path / "runs")
+    few: dict[str, Any] = {"labels": (20,), "seeds": (0,)}
+
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("zoo.pipeline.evaluation.load_test", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bench(workspace, tmp_path / "out", **few)
+    scratch, other = bench(workspace, tmp_path / "out", **few).cells
+    assert (scratch["test_readings"], other["test_readings"]) == (2, 1)
+    assert 0 < scratch["accuracy"] <= 1
+
+
 def test_a_pretraining_is_shared_by_all_cells_of_its_seed(made: tuple[Workspace, Bench]) -> None:
     workspace, result = made
     assert len(all_runs(workspace, "pretrain")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -193,6 +194,15 @@ def odd_interval(content: dict[str, Any]) -> None:
     content["tests"][-1]["interval"] = [0.5]
 
 
+def first_accuracy(content: dict[str, Any]) -> None:
+    """The first of two readings, with all that follows from it."""
+    better = copy.deepcopy(content["tests"][-1])
+    right = round(better["accuracy"] * better["examples"]) + 20
+    interval = list(wilson(right, better["examples"]))
+    better |= {"accuracy": right / better["examples"], "interval": interval}
+    content["tests"].insert(0, better)
+
+
 def no_parent(content: dict[str, Any]) -> None:
     content["parent"]["weights_sha256"] = "0" * 64
 
@@ -222,6 +232,7 @@ REFUSED: list[tuple[Alter, type[ZooError], str]] = [
     (lone_seed, RunError, "was altered: its seed is 1, and 0 among its training options"),
     (lone_accuracy, RunError, "was altered: no 360 examples give accuracy 0.999"),
     (odd_interval, RunError, "was altered: no 360 examples give accuracy"),
+    (first_accuracy, RunError, r"was altered: its readings .* state \d+ and \d+ right examples"),
     (no_parent, RunError, "whose weights are others now"),
     (unread, RunError, "states no accuracy. Type: zoo evaluate"),
     (older, Unfit, r"'linear' of plugzoo:heads 0.0.9; installed .*Type: pip .*==0.0.9"),

@@ -185,6 +185,26 @@ def test_a_posterior_that_is_the_prior_costs_nothing() -> None:
     assert divergence(torch.zeros(3, 4), torch.zeros(3, 4)).item() == 0
 
 
+@cases
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*(("sparse", {"kind": kind}) for kind in ("kl", "l1", "top-k")), ("variational", {})],
+)
+def test_codes_are_what_is_decoded(
+    name: str, options: dict[str, Any], shape: Shape, wanted: Preprocessing, seed: int
+) -> None:
+    """A report decodes them: features would show another model's pictures."""
+    backbone, objective, inputs, _ = tried(name, shape, wanted, seed, **options)
+    if name == "variational":  # a draw without variance is the mean
+        torch.nn.init.zeros_(objective.log_variance.weight)
+        torch.nn.init.constant_(objective.log_variance.bias, -200.0)
+    backbone.decoded.clear()
+    objective(backbone, inputs, torch.zeros(7, *shape, dtype=torch.uint8))
+    codes = objective.codes(backbone, inputs)
+    assert torch.allclose(codes, backbone.decoded[0], atol=1e-9)
+    assert not torch.allclose(codes, backbone.encoder(inputs), atol=1e-3)
+
+
 # --- adversarial ----------------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ from zoo.record import Record
 from zoo.runs import Run, find
 
 CARDS = (".onnx", ".json", ".md")
+ROUNDING = 2
+"""Examples that two readings of the same weights may differ by: devices and machines round."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +131,14 @@ def _stated(name: str, record: Record, parents: list[Record], run: Run | None) -
 
 
 def _accuracy(name: str, readings: list[dict[str, Any]]) -> tuple[float, tuple[float, float]]:
-    """Return the accuracy that readings agree on, and its interval, which follows from it."""
+    """Return the accuracy of the last reading, with which all agree, and its interval."""
+    found = []
     for reading in readings:
         accuracy, examples = float(reading["accuracy"]), int(reading["examples"])
         if not 0 <= accuracy <= 1 or examples < 1:
             raise RunError(f"The record of run '{name}' was altered: accuracy {accuracy}.")
         correct = round(accuracy * examples)
+        found.append(correct)
         interval = wilson(correct, examples)
         whole = math.isclose(correct / examples, accuracy, rel_tol=1e-12)
         written = reading.get("interval", list(interval))
@@ -149,4 +153,9 @@ def _accuracy(name: str, readings: list[dict[str, Any]]) -> tuple[float, tuple[f
                 f"The record of run '{name}' was altered: no {examples:,} examples give accuracy"
                 f" {accuracy} with the interval {written}."
             )
+    if max(found) - min(found) > ROUNDING:
+        raise RunError(
+            f"The record of run '{name}' was altered: its readings of the test split state"
+            f" {min(found):,} and {max(found):,} right examples."
+        )
     return accuracy, interval
