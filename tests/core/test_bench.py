@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from zoo import pipeline, runs
-from zoo.api import Component, Dataset, DatasetSpec, Examples, ImageInput, hookimpl
+from zoo.api import Component, Dataset, DatasetSpec, Examples, ImageInput, TrainConfig, hookimpl
 from zoo.data import labelled
 from zoo.errors import BadOption, DataError, TrainingError, Unfit, UnknownName, UsageError
 from zoo.evidence import ledger
@@ -302,7 +302,6 @@ def test_few_labels_get_their_steps(workspace: Workspace, tmp_path: Path) -> Non
 def test_steps_are_counted_as_the_loop_makes_them(
     examples: int, batch: int, accumulate: int, steps: int
 ) -> None:
-    from zoo.api import TrainConfig
     from zoo.data import Batches
 
     config = TrainConfig(batch_size=batch, accumulate=accumulate)
@@ -374,6 +373,41 @@ def test_no_label_beyond_n_is_used(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_a_teacher_is_one_of_the_workspace_and_named_for_good(tmp_path: Path) -> None:
+    """`latest` would be the bench's own newest cell, and other weights another pretraining."""
+    workspace = Workspace(runs=tmp_path / "elsewhere")
+    training = TrainConfig(epochs=1, batch_size=500, threads=1)
+    made = [
+        pipeline.finetune(
+            backbone=SMALL,
+            training=dataclasses.replace(training, seed=seed),
+            workspace=workspace,
+        )
+        for seed in (0, 1)
+    ]
+    first, last = made
+    few: dict[str, Any] = {"labels": (20,), "seeds": (0,)}
+
+    def taught(teacher: str) -> Any:
+        objectives = [Component("distill", teacher=teacher)]
+        return bench(workspace, tmp_path / "out", objectives=objectives, **few)
+
+    result = taught("latest")
+    (cell,) = [cell for cell in result.cells if cell["method"] == "distill"]
+    record = runs.load(workspace.runs_root / cell["runs"]["pretraining"]).record
+    assert record.teachers == {last.name: last.record.weights_sha256}
+    assert result.settings["teachers"] == record.teachers
+    assert f"Not counted: the labels that a teacher learnt from ({last.name})" in result.summary
+    assert taught(last.name).cells == result.cells
+
+    # The same name, and other weights: another pretraining, another cell.
+    last.save_weights(first.load_weights())
+    last.save()
+    (again,) = [cell for cell in taught(last.name).cells if cell["method"] == "distill"]
+    assert again["key"] != cell["key"]
+    assert again["runs"]["pretraining"] != cell["runs"]["pretraining"]
+
+
 # --- what cannot be trained is told before anything is --------------------------------------
 
 
@@ -399,6 +433,12 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"backbone": None}, BadOption, "backbone: name one with --backbone"),
     ({"dataset": "digit"}, UnknownName, "Unknown dataset 'digit'"),
     ({"steps": -1}, BadOption, "steps: -1 is not allowed"),
+    ({"pretrain": {"warmup": 1.0}}, BadOption, "pretrain: warmup: the schedule one-cycle"),
+    ({"finetune": {"warmup": 1.0}}, BadOption, "finetune: warmup: the schedule one-cycle"),
+    ({"finetune": {"freeze": True, "layer_decay": 0.5}}, BadOption, "finetune: layer_decay: with"),
+    ({"scratch": {"freeze": True, "unfreeze": 2}}, BadOption, "finetune: unfreeze: --freeze"),
+    ({"self_train": {"ema": 0.9}}, BadOption, "self-train: ema: the teacher is an average"),
+    ({"self_train": {"epochs": 1}, "labels": (1437,)}, Unfit, "1,437 are every example, and"),
     ({"jobs": 0}, UsageError, "jobs: 0 is not allowed"),
     ({"launcher": "slurm"}, UsageError, "Unknown launcher 'slurm'. Launchers: local, ray"),
 ]  # fmt: skip
@@ -470,7 +510,7 @@ def test_a_recipe_gives_what_is_not_given(workspace: Workspace) -> None:
 
 
 def test_a_recipe_says_what_is_otherwise_from_scratch(workspace: Workspace) -> None:
-    from zoo.api import FinetuneConfig, TrainConfig
+    from zoo.api import FinetuneConfig
     from zoo.pipeline.bench.planning import _scratch_of
 
     spec = workspace.registry.lookup("recipe", "quickstart").spec
@@ -487,8 +527,6 @@ def test_a_recipe_says_what_is_otherwise_from_scratch(workspace: Workspace) -> N
 
 def test_two_at_once_make_a_run_once(workspace: Workspace) -> None:
     from concurrent.futures import ThreadPoolExecutor
-
-    from zoo.api import TrainConfig
 
     def make() -> Run:
         training = TrainConfig(epochs=1, threads=1)

@@ -275,6 +275,45 @@ def test_it_starts_from_the_teacher_and_keeps_to_its_labels(tmp_path: Path) -> N
         assert torch.equal(idle.load_weights()[name], tensor), name
 
 
+def test_a_frozen_encoder_stays_frozen(tmp_path: Path) -> None:
+    """Its batch statistics too: the classifier stays a linear probe."""
+    workspace = place(tmp_path)
+    teacher = pipeline.finetune(
+        backbone=Component("mlp", widths=(16,), features=8, norm=True),
+        dataset="shades",
+        training=TEACH,
+        finetune=dataclasses.replace(FEW, freeze=True),
+        workspace=workspace,
+    )
+    run = pipeline.self_train(teacher, training=STUDY, workspace=workspace)
+    moved = {n for n, t in teacher.load_weights().items() if not run.load_weights()[n].equal(t)}
+    assert moved
+    assert all(name.startswith("head.") for name in moved)
+
+
+def test_the_encoder_has_the_layer_decay_of_the_finetuning(tmp_path: Path) -> None:
+    workspace = place(tmp_path)
+
+    def moved(decay: float) -> dict[str, float]:
+        teacher = pipeline.finetune(
+            backbone=Component("mlp", widths=(16,), features=8),
+            dataset="shades",
+            training=dataclasses.replace(TEACH, epochs=0),
+            finetune=dataclasses.replace(FEW, layer_decay=decay),
+            workspace=workspace,
+        )
+        config = SelfTrainConfig(teacher_ema=0.0, confidence=0.0)
+        run = pipeline.self_train(teacher, training=STUDY, self_train=config, workspace=workspace)
+        ahead = run.load_weights()
+        return {n: float((ahead[n] - t).norm()) for n, t in teacher.load_weights().items()}
+
+    usual, slow = moved(1.0), moved(0.01)
+    first = next(name for name in usual if name.startswith("encoder.") and "weight" in name)
+    head = next(name for name in usual if name.startswith("head.") and "weight" in name)
+    assert slow[first] < 0.1 * usual[first]
+    assert slow[head] > 0.5 * usual[head]
+
+
 def test_no_label_beyond_those_drawn_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,9 +92,8 @@ def make_finetuning(
     resumed: Run | None = None,
 ) -> Run:
     """Make a run of these parts, or go on with the one that `resumed` began."""
-    check_training(training)
+    check_finetuning(training, finetune)
     check_logger(training.log)
-    _check_finetune(finetune, training)
     device = resolve_device(training.device)
     wanted = resumed.record.threads if resumed else training.threads
     with listening(), placed(training, device) as place, cpu_threads(wanted) as threads:
@@ -186,8 +185,9 @@ def labelled_examples(
     return examples, train, held
 
 
-def _check_finetune(config: FinetuneConfig, training: TrainConfig) -> None:
+def check_finetuning(training: TrainConfig, config: FinetuneConfig) -> None:
     """Refuse options that contradict each other, before any data is loaded; `BadOption`."""
+    check_training(training)
     if config.freeze and config.unfreeze is not None:
         raise BadOption("unfreeze: --freeze keeps the encoder fixed. Leave one of them out.")
     if config.freeze and config.layer_decay < 1:

@@ -15,11 +15,13 @@ from zoo.errors import BadOption
 from zoo.export.proof import Proof
 from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.exporting import export
+from zoo.pipeline.finetuning import check_finetuning
+from zoo.pipeline.self_training import check_self_training
 from zoo.pipeline.steps import Steps
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
-from zoo.training import processes_of
+from zoo.training import check_training, processes_of
 
 PRETRAINED, SCRATCH = "pretrained", "from scratch"
 SELF_TRAINED = ", self-trained"
@@ -116,6 +118,7 @@ def run(
             f"devices: recipe '{recipe}' trains in one process. For several, type zoo pretrain"
             " and zoo finetune."
         )
+    _check(spec)
     steps = Steps(workspace, spec.name, fresh=fresh)
     maker = _Maker(spec, steps, threads, device)
     try:
@@ -217,6 +220,16 @@ class _Maker:
     def _training(self, config: TrainConfig, seed: int) -> TrainConfig:
         changed = {**to_json(config), "seed": seed, **self._given}
         return make(TrainConfig, changed, f"recipe '{self.spec.name}'")
+
+
+def _check(spec: RecipeSpec) -> None:
+    """Refuse a recipe whose options contradict each other, before it trains; `BadOption`."""
+    check_training(spec.pretraining)
+    check_finetuning(spec.finetuning, spec.finetune)
+    own = (spec.scratch_finetuning or spec.finetuning, spec.scratch_finetune or spec.finetune)
+    check_finetuning(*own)
+    if spec.self_training:
+        check_self_training(spec.self_training)
 
 
 def _validation(made: list[Run]) -> list[float]:

@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -96,8 +97,12 @@ def key_of(
     parent: Run | None = None,
     input: ImageInput | None = None,
     self_train: SelfTrainConfig | None = None,
+    teachers: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Digest everything that decides what a run comes to, but for the data set's content."""
+    """Digest everything that decides what a run comes to, but for the data set's content.
+
+    `teachers` are the SHA-256 of those that an objective's options name.
+    """
     content = {
         **options_of(workspace, parts, training, finetune),
         "data": str(workspace.data_root.resolve()),
@@ -105,6 +110,7 @@ def key_of(
         "device": str(resolve_device(training.device)),
         "parent": parent.record.weights_sha256 if parent else None,
         **({"self_train": to_json(self_train)} if self_train else {}),
+        **({"teachers": dict(teachers)} if teachers else {}),
         "versions": {k: v for k, v in versions().items() if k != "onnx"},
     }
     return digest(content)

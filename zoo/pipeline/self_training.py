@@ -14,6 +14,7 @@ from zoo.config import make, to_json
 from zoo.data import checked
 from zoo.errors import BadOption, Unfit
 from zoo.loggers import check_logger
+from zoo.models import stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import load_classifier
@@ -60,9 +61,10 @@ def self_train(
 ) -> Run:
     """Train a finished finetuning on its labels and on what it says of the other examples.
 
-    The examples with labels, those held out, head and seed are the finetuning's; the others are
-    the rest of its training split and the data set's unlabelled examples, whose labels are not
-    read. Raises `ZooError` before any data is loaded where the parts do not go together.
+    The examples with labels, those held out, head, seed, `freeze` and `layer_decay` are the
+    finetuning's; the others are the rest of its training split and the data set's unlabelled
+    examples, whose labels are not read. Raises `ZooError` before any data is loaded where the parts
+    do not go together.
     """
     workspace = workspace or Workspace()
     teacher = workspace.teacher(source)
@@ -82,9 +84,9 @@ def make_self_training(
     resumed: Run | None = None,
 ) -> Run:
     """Make the run that goes on from `teacher`, or go on with the one that `resumed` began."""
-    check_training(training)
+    check_self_training(training)
     check_logger(training.log)
-    finetune = _finetuning_of(teacher, training)
+    finetune = make(FinetuneConfig, teacher.record.finetune or {}, f"run '{teacher.name}'")
     device = resolve_device(training.device)
     wanted = resumed.record.threads if resumed else training.threads
     with listening(), placed(training, device) as place, cpu_threads(wanted) as threads:
@@ -108,6 +110,9 @@ def make_self_training(
             current().note(f"{len(train):,} labels, and {len(unlabelled):,} examples without")
             times = repeats(len(train), len(unlabelled), config.labelled)
             seed_everything(training.seed)
+            if finetune.freeze:
+                classifier.freeze(len(stages(classifier.encoder)))
+            rates = classifier.rates(finetune.layer_decay)
             module = SelfTraining(
                 classifier,
                 len(data.classes),
@@ -126,6 +131,7 @@ def make_self_training(
                     goal=Goal("accuracy", rises=True),
                     title=title("self-training", parts),
                     augment=_twice(augmenter(training)),
+                    rates={f"classifier.{name}": factor for name, factor in rates.items()},
                     on_epoch=tell,
                     on_resume=functools.partial(resume_epochs, run),
                     checkpoints=checkpoints_of(run, training),
@@ -143,14 +149,13 @@ def repeats(labelled: int, unlabelled: int, share: float) -> int:
     return max(1, round(unlabelled * share / (1 - share) / labelled))
 
 
-def _finetuning_of(teacher: Run, training: TrainConfig) -> FinetuneConfig:
-    """Return the teacher's options; refuse what does not go with self-training."""
-    config = make(FinetuneConfig, teacher.record.finetune or {}, f"run '{teacher.name}'")
+def check_self_training(training: TrainConfig) -> None:
+    """Refuse options that do not go with self-training, before any data is loaded; `BadOption`."""
+    check_training(training)
     if training.ema:
         raise BadOption("ema: the teacher is an average already; tune it by --teacher-ema.")
     if training.devices > 1:
         raise BadOption("devices: self-training runs in one process. Leave --devices out.")
-    return config
 
 
 def _parts(workspace: Workspace, teacher: Run) -> dict[str, Part]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from zoo.api import (
     Component,
@@ -42,9 +44,11 @@ class Steps:
         objective: Component,
         training: TrainConfig,
         config: PretrainConfig,
+        teachers: Mapping[str, str] = MappingProxyType({}),
     ) -> Run:
+        """Pretrain; `teachers` are the SHA-256 of those that the objective's options name."""
         parts = {"dataset": dataset, "backbone": backbone, "objective": objective}
-        key = key_of(self.workspace, parts, training)
+        key = key_of(self.workspace, parts, training, teachers=teachers)
         make = functools.partial(
             pretrain,
             backbone,

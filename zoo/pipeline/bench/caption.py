@@ -29,6 +29,8 @@ def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     further = f" Self-training: {_pairs(taught)}." if taught else ""
     other = fixed.get("pretrain_dataset")
     on = f"{fixed['examples']:,} examples" if other is None else f"examples of {said(other)}"
+    lent = ", ".join(fixed.get("teachers") or ())
+    uncounted = f" Not counted: the labels that a teacher learnt from ({lent})." if lent else ""
     where = "; ".join(
         f"{each['processor']}, {each['threads']} {'thread' if each['threads'] == 1 else 'threads'},"
         f" torch {each['versions'].get('torch')}"
@@ -37,8 +39,8 @@ def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     return (
         f"{said(fixed['backbone'])} and head {said(fixed['head'])} on {fixed['dataset']['name']};"
         f" {len(fixed['seeds'])} seeds ({', '.join(map(str, fixed['seeds']))})."
-        f" Objectives: {objectives}. {ONLY_LABELS} Each seed draws its own, the same for every"
-        " method. Settings were fixed ahead. Pretraining, on all"
+        f" Objectives: {objectives}. {ONLY_LABELS}{uncounted} Each seed draws its own, the same for"
+        " every method. Settings were fixed ahead. Pretraining, on all"
         f" {on} without labels: {_pairs(fixed['pretraining'])}."
         f" Finetuning: {_pairs(fixed['finetuning'] | fixed['finetune'])}{least}{own}.{further}"
         f" {where + '.' if where else ''}"

@@ -107,7 +107,8 @@ def carry_out(order: Order, workspace: Workspace) -> dict[str, Any] | None:
 
 def _pretrained(steps: Steps, plan: Plan, objective: Component, seed: int) -> Run:
     dataset, training = plan.pretrain_dataset or plan.dataset, plan.pretraining_of(seed)
-    return steps.pretrained(plan.backbone, dataset, objective, training, PretrainConfig())
+    teachers = plan.teachers_of(objective)
+    return steps.pretrained(plan.backbone, dataset, objective, training, PretrainConfig(), teachers)
 
 
 def _line(key: str, cell: Cell, run: Run, before: Sequence[Run], accuracy: float) -> dict[str, Any]:

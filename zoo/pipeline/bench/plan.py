@@ -57,7 +57,8 @@ class Plan:
 
     `steps` is the least number of finetuning steps: epochs are raised where labels are few.
     Pretraining reads `pretrain_dataset`, where that is another one, and `input` is then what every
-    backbone is built for, that from scratch as well.
+    backbone is built for, that from scratch as well. `teachers` are the SHA-256 of those that
+    objectives name, by the option's text.
     """
 
     dataset: Component
@@ -76,6 +77,7 @@ class Plan:
     input: ImageInput | None = None
     self_training: TrainConfig | None = None
     self_train: SelfTrainConfig = dataclasses.field(default_factory=SelfTrainConfig)
+    teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def cells(self) -> Iterator[Cell]:
@@ -113,6 +115,11 @@ class Plan:
         dataset = self.pretrain_dataset or self.dataset
         return {"dataset": dataset, "backbone": self.backbone, "objective": objective}
 
+    def teachers_of(self, objective: Component) -> dict[str, str]:
+        """Return the SHA-256 of each teacher of an objective, by the option's text."""
+        said = [value for value in objective.options.values() if isinstance(value, str)]
+        return {text: sha256 for text, sha256 in self.teachers.items() if text in said}
+
     def key(self, workspace: Workspace, cell: Cell) -> str:
         """Digest what a cell is asked to be, wherever and with whatever versions it is made."""
         training, config = self.training_of(cell), self.finetune_of(cell)
@@ -120,6 +127,8 @@ class Plan:
         if cell.method.objective:
             parts = self.parts_of(cell.method.objective)
             before = options_of(workspace, parts, self.pretraining_of(cell.seed))
+            if teachers := self.teachers_of(cell.method.objective):
+                before["teachers"] = teachers
         ours = options_of(workspace, self.parts_of(), training, config)
         content = {"method": cell.method.label, "finetuning": ours, "pretraining": before}
         if cell.method.self_trained:
@@ -161,6 +170,7 @@ def settings(plan: Plan) -> dict[str, Any]:
         "seeds": list(plan.seeds),
         "steps": plan.steps,
         "examples": plan.examples,
+        "teachers": dict(plan.teachers),
         "pretraining": _kept(to_json(plan.pretraining)),
         "finetuning": _kept(to_json(plan.finetuning)),
         "finetune": to_json(plan.finetune),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -32,7 +33,11 @@ from zoo.pipeline.bench.plan import (
     resolved,
     those_of,
 )
+from zoo.pipeline.finetuning import check_finetuning
+from zoo.pipeline.self_training import check_self_training
+from zoo.pipeline.teaching import Library, lending
 from zoo.pipeline.workspace import Workspace
+from zoo.training import check_training
 
 FIXED: dict[str, tuple[Any, str]] = {
     "validation": (0.0, ONLY_LABELS),
@@ -122,7 +127,7 @@ def plan_of(
     if first is not None and (part := resolved(workspace, "dataset", first)) != plan.dataset:
         other = assembly.build_dataset(workspace, choose(workspace, "dataset", part))
         plan = dataclasses.replace(plan, pretrain_dataset=part, input=other.input)
-    _try_parts(workspace, plan, data)
+    plan = _tried(workspace, plan, data)
     truth = train_labels(workspace, plan.dataset, data)
     for wanted in plan.labels:
         if wanted is not None and wanted > len(truth):
@@ -130,7 +135,35 @@ def plan_of(
                 f"labels: {wanted:,} are asked for, and the training split of"
                 f" '{plan.dataset.name}' has {len(truth):,}. Type all for every one."
             )
-    return dataclasses.replace(plan, examples=len(truth), classes=len(data.classes)), truth
+    plan = dataclasses.replace(plan, examples=len(truth), classes=len(data.classes))
+    _check_options(plan, data)
+    return plan, truth
+
+
+def _check_options(plan: Plan, data: Dataset) -> None:
+    """Refuse options that contradict each other in some cell; `BadOption`, `Unfit`."""
+    with _of("pretrain"):
+        check_training(plan.pretraining)
+    for cell in plan.cells:
+        with _of("finetune"):
+            check_finetuning(plan.training_of(cell), plan.finetune_of(cell))
+        if cell.method.self_trained:
+            with _of("self-train"):
+                check_self_training(plan.self_training_of(cell))
+            if cell.labels == plan.examples and not data.unlabelled:
+                raise Unfit(
+                    f"labels: {cell.labels:,} are every example, and nothing is left for"
+                    " self-training to label. Type all in its place."
+                )
+
+
+@contextlib.contextmanager
+def _of(form: str) -> Iterator[None]:
+    """Say of which of the command's options it is that something is wrong."""
+    try:
+        yield
+    except BadOption as error:
+        raise BadOption(f"{form}: {error}") from None
 
 
 def _scratch_of(spec: RecipeSpec | None) -> dict[str, Any]:
@@ -177,10 +210,8 @@ def _options(form: str, values: Mapping[str, Any], allowed: Sequence[str] = ()) 
         if name not in known:
             hint = did_you_mean(name, known)
             raise UnknownName(f"{form}: unknown option '{name}'.{hint} Options: {listing(known)}.")
-        try:
+        with _of(form):
             checked[name] = known[name].check(value)
-        except BadOption as error:
-            raise BadOption(f"{form}: {error}") from None
         if name in FIXED and name not in allowed and checked.pop(name) != FIXED[name][0]:
             raise BadOption(f"{form}: {name} is not yours to set here. {FIXED[name][1]}")
     return checked
@@ -227,20 +258,28 @@ def _check_data(workspace: Workspace, plan: Plan) -> Dataset:
     return data
 
 
-def _try_parts(workspace: Workspace, plan: Plan, data: Dataset) -> None:
-    """Build each part once, on zeros: what does not fit is told now, not after hours."""
+def _tried(workspace: Workspace, plan: Plan, data: Dataset) -> Plan:
+    """Build each part once, on zeros: what does not fit is told now, not after hours.
+
+    Returns the plan with its teachers named for good: `latest` would be the bench's own cells.
+    """
     backbone = choose(workspace, "backbone", plan.backbone)
+    library, methods = Library(workspace), []
     for method in plan.methods:
-        if method.self_trained:
-            continue
         built = plan.input or data.input
         model = assembly.build_backbone(backbone, built)
         assembly.preprocess_for(data.input, built, model)
         if method.objective:
             part = choose(workspace, "objective", method.objective)
-            task = assembly.build_objective(workspace, part, model)
+            with lending(library):
+                task = assembly.build_objective(workspace, part, model)
             preprocess = assembly.preprocess_for(built, built, model)
             assembly.check_objective(part, task, model, preprocess)
+            options = to_json(library.settled(part).config)
+            objective = Component(method.objective.name, **options)
+            method = dataclasses.replace(method, objective=objective)
         else:
             features, classes = int(model.features), len(data.classes)  # type: ignore[arg-type]
             assembly.build_head(choose(workspace, "head", plan.head), features, classes)
+        methods.append(method)
+    return dataclasses.replace(plan, methods=tuple(methods), teachers=library.fingerprints)
