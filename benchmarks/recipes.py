@@ -87,10 +87,12 @@ def lines_of(spec: RecipeSpec, result: RecipeResult) -> Iterator[dict[str, Any]]
             "dataset": result.dataset,
             "labels": spec.finetune.labels or record.record.metrics.get("train_examples"),
             "all_labels": spec.finetune.labels is None,
+            "validation_examples": int(record.record.metrics.get("validation_examples", 0)),
             "method": method.name,
             "seed": seed,
             "accuracy": method.accuracies[0],
             "validation": method.validation[0] if method.validation else None,
+            "test_readings": len(record.record.tests),
             "parameters": sum(t.numel() for n, t in weights.items() if trained(n)),
             "seconds": round(method.seconds[0], 1),
             "run": method.runs[0],
@@ -112,7 +114,7 @@ def trained(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A recipe's method over its seeds; `change` is pretrained minus scratch, where that ran."""
+    """A recipe's method over its seeds, as a row."""
 
     recipe: str
     labels: str
@@ -120,7 +122,6 @@ class Shown:
     method: str
     accuracy: Spread
     seconds: float
-    processors: tuple[str, ...]
 
 
 def shown(cells: list[dict[str, Any]]) -> list[Shown]:
@@ -134,15 +135,21 @@ def shown(cells: list[dict[str, Any]]) -> list[Shown]:
         found.append(
             Shown(
                 recipe=name,
-                labels=f"{'all ' if own[0]['all_labels'] else ''}{own[0]['labels']:,}",
+                labels=_labels(own[0]),
                 parameters=own[0]["parameters"],
                 method=method,
                 accuracy=spread([cell["accuracy"] for cell in own]),
                 seconds=spread([cell["seconds"] for cell in own]).mean,
-                processors=tuple(dict.fromkeys(cell["processor"] for cell in own)),
             )
         )
     return found
+
+
+def _labels(cell: dict[str, Any]) -> str:
+    """Say how many examples carried a label, and how many more were held out to choose on."""
+    trained_on = f"{'all ' if cell['all_labels'] else ''}{cell['labels']:,}"
+    held = cell["validation_examples"]
+    return f"{trained_on}, and {held:,} to choose on" if held else trained_on
 
 
 def changes(cells: list[dict[str, Any]]) -> Iterator[str]:
@@ -190,6 +197,20 @@ def render(cells: list[dict[str, Any]]) -> str:
     versions = sorted({f"torch {c['versions'].get('torch')}" for c in cells})
     note = f"Measured on {' and '.join(where)}, {' and '.join(versions)}; s / seed is all training."
     return "\n".join([markdown(HEADS, rows), *said, *([""] if said else []), note, ""])
+
+
+def page_of(cells: dict[str, dict[str, Any]]) -> str:
+    """Write what a page shows: the table of the recipes as they stand, and what it leaves out."""
+    now = current(cells)
+    kept = {cell["key"] for cell in now}
+    before = [cell for key, cell in cells.items() if key not in kept]
+    if not before:
+        return render(now)
+    names = ", ".join(dict.fromkeys(f"`{cell['recipe']}`" for cell in before))
+    return (
+        f"{render(now)}\n{len(before)} lines of settings that were replaced are kept, and not"
+        f" shown: {names}.\n"
+    )
 
 
 def current(cells: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -247,7 +268,7 @@ def run(
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
 def table(page: Path | None, results: Path) -> None:
     """Print the table, or put it into a page between its marks."""
-    made = render(current(ledger.read(results)))
+    made = page_of(ledger.read(results))
     if page:
         pages.write(page, COMMAND, made)
     else:

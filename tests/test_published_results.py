@@ -29,16 +29,16 @@ def pages(bench_script: Callable[[str], Any]) -> Any:
 
 
 def test_the_readme_shows_the_table_of_the_committed_lines(recipes: Any, pages: Any) -> None:
-    lines = recipes.current(recipes.ledger.read(RESULTS / "recipes"))
-    assert lines
+    lines = recipes.ledger.read(RESULTS / "recipes")
+    assert recipes.current(lines)
     shown = pages.read(ROOT / "README.md", recipes.COMMAND)
-    assert shown == recipes.render(lines).strip()
+    assert shown == recipes.page_of(lines).strip()
 
 
 def line(seed: int, method: str, accuracy: float) -> dict[str, Any]:
     return {"key": f"r/{method}/{seed}", "recipe": "r", "method": method, "seed": seed,
             "accuracy": accuracy, "seconds": 10.0 + seed, "labels": 100, "all_labels": False,
-            "parameters": 1234, "processor": "one", "cores": 2,
+            "validation_examples": 0, "parameters": 1234, "processor": "one", "cores": 2,
             "versions": {"torch": "2.14.1"}}  # fmt: skip
 
 
@@ -60,6 +60,19 @@ def test_a_row_of_two_seeds_is_not_shown(recipes: Any) -> None:
     assert "changed" not in text
 
 
+def test_labels_that_were_chosen_on_are_told(recipes: Any) -> None:
+    lines = [line(s, "pretrained", 0.8) | {"validation_examples": 1440} for s in range(3)]
+    assert "| `r` | 100, and 1,440 to choose on | 1,234 |" in recipes.render(lines)
+
+
+def test_lines_of_replaced_settings_are_counted(recipes: Any) -> None:
+    lines = recipes.ledger.read(RESULTS / "recipes")
+    other = {"key": "old", "recipe": "textbook", "settings": "other"}
+    known = len(lines) - len(recipes.current(lines))
+    said = f"{known + 1} lines of settings that were replaced"
+    assert said in recipes.page_of({**lines, "old": other})
+
+
 def test_every_line_says_what_it_was_made_with(recipes: Any) -> None:
     for line in recipes.ledger.read(RESULTS / "recipes").values():
         assert line["commit"], line["key"]
@@ -67,6 +80,7 @@ def test_every_line_says_what_it_was_made_with(recipes: Any) -> None:
         assert line["versions"]["torch"]
         assert line["processor"]
         assert line["seconds"] > 0
+        assert line["test_readings"] >= 1
 
 
 def test_what_is_written_into_a_page_stands_between_its_marks(pages: Any, tmp_path: Path) -> None:

@@ -212,6 +212,17 @@ def test_typed_again_nothing_is_trained(made: tuple[Workspace, Bench]) -> None:
     assert (result.folder / ledger.NAME).read_bytes() == lines
 
 
+def test_cells_of_other_settings_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    """They were read on the test split, and a table that hides them would hide a choice."""
+    few: dict[str, Any] = {"labels": (20,), "seeds": (0,), "pretrain": {"validation": 0.25}}
+    first = bench(workspace, tmp_path / "out", **few)
+    assert not any("other settings" in note for note in first.notes)
+    assert "on all 1,437 examples but those held out (25%) without labels" in first.summary
+    changed = {**few, "finetune": {"epochs": 2, "batch_size": 500}}
+    notes = bench(workspace, tmp_path / "out", **changed).notes
+    assert "2 more cells, of other settings, labels or seeds, were measured here." in notes
+
+
 class Interrupting(Silent):
     """Presses Ctrl-C when a note has these words."""
 

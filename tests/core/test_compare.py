@@ -70,6 +70,9 @@ def test_methods_are_paired_by_seed(made: tuple[Workspace, dict[Any, Run]]) -> N
     assert denoise.change.mean == pytest.approx(statistics.fmean(gains))
     assert denoise.change.deviation == pytest.approx(statistics.stdev(gains))
     assert result.readings == [2, 2]
+    held = found[None, 0].record.metrics["validation_examples"]
+    assert result.held == [held, held]
+    assert held > 0
     assert result.differences == {"objective": ["denoise", None]}
     assert not result.notes
     # Nothing was read, and nothing written.

@@ -28,8 +28,11 @@ def compare(runs: tuple[str, ...], runs_root: Path | None, as_json: bool) -> Non
         return
     from zoo.evidence.rows import HEADS, cells
 
-    lines = zip(found.rows, found.readings, strict=True)
-    table((*HEADS, "test readings"), [(*cells(row), str(count)) for row, count in lines])
+    lines = zip(found.rows, found.held, found.readings, strict=True)
+    table(
+        (*HEADS, "validation labels", "test readings"),
+        [(*cells(row), f"{held:,}", str(count)) for row, held, count in lines],
+    )
     if found.differences:
         click.echo("The runs differ in:")
         table(("setting", "values"), [(k, _values(v)) for k, v in found.differences.items()])

@@ -24,7 +24,10 @@ PRETRAINING = "pretraining"
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """One run, what it was made with but for the seed, and what was measured of it."""
+    """One run, what it was made with but for the seed, and what was measured of it.
+
+    `examples` carried a label and were trained on; `held` carried one too, and were held out.
+    """
 
     run: str
     method: str
@@ -36,16 +39,19 @@ class Compared:
     test_readings: int
     seconds: tuple[float, float]
     examples: int
+    held: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """What finished runs show. `differences` are the settings in which they differ, with values.
 
-    `readings` counts for each row how often the test split was read for its runs, in all.
+    `readings` counts for each row how often the test split was read for its runs, in all; `held` is
+    the most labelled examples that one of its runs held out beside those it was trained on.
     """
 
     rows: list[Row]
+    held: list[int]
     readings: list[int]
     differences: dict[str, list[Any]]
     notes: list[str]
@@ -70,7 +76,7 @@ def compare(runs: Sequence[Run | str | Path], *, workspace: Workspace | None = N
     compared = [_compared(run, workspace) for run in found.values()]
     differences = _differences([each.settings for each in compared])
     named = _named(compared, differences)
-    made: list[tuple[Row, int]] = []
+    made: list[tuple[Row, int, int]] = []
     notes: list[str] = []
     for block in _blocks(compared).values():
         groups: dict[str, list[Compared]] = {}
@@ -79,16 +85,17 @@ def compare(runs: Sequence[Run | str | Path], *, workspace: Workspace | None = N
         made += _rows({n: _once_a_seed(n, members, notes) for n, members in groups.items()}, notes)
     notes += _machines(compared)
     return Comparison(
-        rows=[row for row, _ in made],
-        readings=[count for _, count in made],
+        rows=[row for row, _, _ in made],
+        held=[held for _, held, _ in made],
+        readings=[count for _, _, count in made],
         differences=differences,
         notes=list(dict.fromkeys(notes)),
         runs=compared,
     )
 
 
-def _rows(groups: Mapping[str, list[Compared]], notes: list[str]) -> list[tuple[Row, int]]:
-    """Return a row a method, each beside what it is compared to, and how often it was measured."""
+def _rows(groups: Mapping[str, list[Compared]], notes: list[str]) -> list[tuple[Row, int, int]]:
+    """Return a row a method beside what it is compared to, what it held out, and its readings."""
     made = []
     for name, baseline in _baselines(groups).items():
         members = groups[name]
@@ -96,7 +103,8 @@ def _rows(groups: Mapping[str, list[Compared]], notes: list[str]) -> list[tuple[
         wanted = {k: [_measured(each) for each in v] for k, v in {**pair, name: members}.items()}
         found = rows(members[0].labels, members[0].examples, wanted, baseline)
         readings = sum(each.test_readings for each in members)
-        made.append((next(row for row in found if row.method == name), readings))
+        held = max(each.held for each in members)
+        made.append((next(row for row in found if row.method == name), held, readings))
         notes += _unequal(members, groups[baseline]) if baseline else []
     return made
 
@@ -131,6 +139,7 @@ def _compared(run: Run, workspace: Workspace) -> Compared:
         test_readings=len(record.tests),
         seconds=_seconds([*parents, record]),
         examples=_labelled(record),
+        held=int(record.metrics.get("validation_examples", 0)),
     )
 
 

@@ -31,6 +31,9 @@ def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     on = f"{fixed['examples']:,} examples" if other is None else f"examples of {said(other)}"
     lent = ", ".join(fixed.get("teachers") or ())
     uncounted = f" Not counted: the labels that a teacher learnt from ({lent})." if lent else ""
+    held = fixed["pretraining"]["validation"]
+    on += f" but those held out ({held:.0%})" if 0 < held < 1 else ""
+    on += f" but {held:,.0f} held out" if held >= 1 else ""
     where = "; ".join(
         f"{each['processor']}, {each['threads']} {'thread' if each['threads'] == 1 else 'threads'},"
         f" torch {each['versions'].get('torch')}"

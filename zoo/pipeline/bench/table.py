@@ -66,7 +66,7 @@ def bench_table(folder: str | Path) -> Bench:
         cells=made,
         wanted=len(plan["cells"]),
         made=machines,
-        notes=_notes(plan, made, machines),
+        notes=_notes(plan, made, machines, len(found.keys() - set(plan["cells"]))),
         summary=caption(fixed, machines),
     )
     text = markdown(HEADS, [cells(row) for row in bench.rows])
@@ -134,7 +134,10 @@ def _distinct(made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(counted.values())
 
 
-def _notes(plan: dict[str, Any], made: Sequence[dict[str, Any]], machines: Any) -> list[str]:
+def _notes(
+    plan: dict[str, Any], made: Sequence[dict[str, Any]], machines: Any, others: int
+) -> list[str]:
+    """Say what stands between the cells and a claim; `others` are those of another plan."""
     notes = []
     if len(made) < len(plan["cells"]):
         notes.append(
@@ -144,6 +147,10 @@ def _notes(plan: dict[str, Any], made: Sequence[dict[str, Any]], machines: Any) 
     for name in MADE_WITH:
         if len({json.dumps(each[name], sort_keys=True) for each in machines}) > 1:
             notes.append(f"The cells were made with several {name}: see {RESULT}, made.")
+    if others:
+        notes.append(
+            f"{others} more cells, of other settings, labels or seeds, were measured here."
+        )
     again = [cell for cell in made if cell["test_readings"] > 1]
     if again:
         notes.append(f"The test split was read more than once for {len(again)} of the cells.")
