@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.api import Losses, TrainConfig
+from zoo import pipeline
+from zoo.api import Component, FinetuneConfig, Losses, TrainConfig
 from zoo.data import Batches
-from zoo.training import Epoch, Goal, evaluate_losses, fit
+from zoo.pipeline import Workspace
+from zoo.training import Epoch, Goal, evaluate_losses, fit, kept_of
 
 CONFIG = {"epochs": 4, "batch_size": 8, "optimizer": "sgd", "lr": 0.1, "schedule": "constant"}
 
@@ -214,9 +216,24 @@ def test_the_best_epochs_weights_are_kept(figures: list[float], goal: Goal, best
     module, epochs = judged(figures, goal, keep="best")
     assert len(epochs) == 4
     assert module.weight.item() == best
+    assert kept_of(epochs, config(keep="best"), goal).epoch == best
+    assert kept_of(epochs, config(), goal).epoch == 4
     assert module.steps.item() == best  # what lies beside the weights is the same epoch's
     last, _ = judged(figures, goal)
     assert last.weight.item() == 4
+
+
+def test_a_run_states_the_figures_of_the_weights_it_keeps(workspace: Workspace) -> None:
+    training = TrainConfig(epochs=6, batch_size=20, lr=0.05, keep="best", threads=1)
+    run = pipeline.finetune(
+        backbone=Component("mlp", widths=(8,), features=4),
+        training=training,
+        finetune=FinetuneConfig(labels=200),
+        workspace=workspace,
+    )
+    reached = [epoch["validation"]["accuracy"] for epoch in run.metrics()]
+    assert run.record.metrics["validation"]["accuracy"] == max(reached)
+    assert run.record.metrics["kept_epoch"] == 1 + reached.index(max(reached))
 
 
 def test_the_best_epochs_average_is_kept() -> None:

@@ -643,6 +643,18 @@ def test_ray_makes_the_same_cells(
     assert len(all_runs(workspace, "pretrain")) == 2
 
 
+@pytest.mark.slow
+def test_ray_tells_what_went_wrong(workspace: Workspace) -> None:
+    pytest.importorskip("ray", reason="type: pip install 'plugzoo[ray]'")
+    from zoo.pipeline.bench.launchers import Ray
+
+    with pytest.raises(UsageError, match=r"has 5000 CPUs; the largest has \d+ CPUs. Type fewer"):
+        bench(workspace, launcher="ray", threads=5000)
+    broken: Any = Order(None, "broken")  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match=r"(?s)A cell failed.*AssertionError"):
+        list(launched(Ray(Site.of(workspace), 1, 1, gpu=False), [broken]))
+
+
 def test_without_ray_it_says_what_to_type(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,13 +145,14 @@ def make_finetuning(
                 _warn_of_few_steps(len(batches) * training.epochs, training)
             rates = classifier.rates(finetune.layer_decay)
             seed_everything(training.seed + place.rank)
+            goal = Goal("accuracy", rises=True)
             with telling(run, training) as tell, training_guard(parts, training):
                 epochs = fit(
                     module,
                     batches,
                     training,
                     validation=validation,
-                    goal=Goal("accuracy", rises=True),
+                    goal=goal,
                     title=title("finetuning" if parent else "training", parts),
                     augment=augmenter(training, finetune, len(data.classes)),
                     rates={f"classifier.{name}": factor for name, factor in rates.items()},
@@ -162,7 +163,9 @@ def make_finetuning(
                     place=place,
                 )
             run.save_weights(whole(classifier.state_dict()))
-            run.record.metrics = summary(epochs, train=len(train), validation=len(held))
+            run.record.metrics = summary(
+                epochs, training, goal, train=len(train), validation=len(held)
+            )
     return run
 
 

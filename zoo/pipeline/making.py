@@ -26,7 +26,7 @@ from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Record
 from zoo.runs import Run
-from zoo.training import Checkpoints, Epoch, Place, holding
+from zoo.training import Checkpoints, Epoch, Goal, Place, holding, kept_of
 
 
 def start_record(
@@ -204,12 +204,17 @@ def resume_epochs(run: Run, epochs: list[Epoch]) -> None:
     current().note(f"going on after {len(epochs)} whole epochs")
 
 
-def summary(epochs: list[Epoch], **counts: int) -> dict[str, Any]:
-    """Return the last epoch's figures, the rate, and how many examples of each sort there were."""
+def summary(
+    epochs: list[Epoch], training: TrainConfig, goal: Goal, **counts: int
+) -> dict[str, Any]:
+    """Return the kept epoch's figures, the rate, and how many examples of each sort there were."""
     figures: dict[str, Any] = {f"{name}_examples": count for name, count in counts.items()}
     if epochs:
         seconds = sum(epoch.seconds for epoch in epochs)
-        figures |= {"train": epochs[-1].train, "validation": epochs[-1].validation}
+        kept = kept_of(epochs, training, goal)
+        figures |= {"train": kept.train, "validation": kept.validation}
+        if training.keep == "best":
+            figures["kept_epoch"] = kept.epoch
         figures["examples_per_second"] = round(counts["train"] * len(epochs) / max(seconds, 1e-9))
     return figures
 

@@ -131,13 +131,14 @@ def make_pretraining(
             batches, validation = make_batches((inputs,), train, held, training, place)
             probe = _probe(pretrain, training, module, inputs[0], held, labels, data, place)
             seed_everything(training.seed + place.rank)
+            goal = Goal(parts["objective"].entry.spec.watch)
             with telling(run, training) as tell, training_guard(parts, training):
                 epochs = fit(
                     module,
                     batches,
                     training,
                     validation=validation,
-                    goal=Goal(parts["objective"].entry.spec.watch),
+                    goal=goal,
                     title=title("pretraining", parts),
                     augment=augmenter(training),
                     on_epoch=tell,
@@ -148,7 +149,9 @@ def make_pretraining(
                 )
             tensors = {**model.state_dict(), **_prefixed("objective", task)}
             run.save_weights(whole(tensors))
-            run.record.metrics = summary(epochs, train=len(train), validation=len(held))
+            run.record.metrics = summary(
+                epochs, training, goal, train=len(train), validation=len(held)
+            )
     return run
 
 

@@ -122,13 +122,14 @@ def make_self_training(
             ).to(place.device)
             chosen = torch.cat([train.repeat(times), unlabelled])
             batches, validation = make_batches(tensors, chosen, held, training, place)
+            goal = Goal("accuracy", rises=True)
             with telling(run, training) as tell, training_guard(parts, training):
                 epochs = fit(
                     module,
                     batches,
                     training,
                     validation=validation,
-                    goal=Goal("accuracy", rises=True),
+                    goal=goal,
                     title=title("self-training", parts),
                     augment=_twice(augmenter(training)),
                     rates={f"classifier.{name}": factor for name, factor in rates.items()},
@@ -139,7 +140,7 @@ def make_self_training(
                 )
             run.save_weights(module.teacher.state_dict())
             run.record.metrics = summary(
-                epochs, train=len(chosen), validation=len(held), labelled=len(train)
+                epochs, training, goal, train=len(chosen), validation=len(held), labelled=len(train)
             )
     return run
 

@@ -19,7 +19,7 @@ from zoo.training.checkpoints import Checkpoints
 from zoo.training.devices import cpu_threads, resolve_device, seed_everything
 from zoo.training.evaluation import evaluate_losses, outputs
 from zoo.training.launching import placed, processes_of
-from zoo.training.loop import Epoch, fit
+from zoo.training.loop import Epoch, fit, kept_of
 from zoo.training.optimizing import check_training
 from zoo.training.places import Place, whole
 from zoo.training.probing import Probe
@@ -37,6 +37,7 @@ __all__ = [
     "evaluate_losses",
     "fit",
     "holding",
+    "kept_of",
     "listening",
     "outputs",
     "placed",

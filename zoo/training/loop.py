@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -38,6 +38,16 @@ class Epoch:
     lr: float
     train: dict[str, float]
     validation: dict[str, float] | None
+
+
+def kept_of(epochs: Sequence[Epoch], config: TrainConfig, goal: Goal) -> Epoch:
+    """Return the epoch whose weights `fit` leaves in the module, of one or more."""
+    kept, figure = epochs[-1], None
+    if config.keep == "best":
+        for epoch in epochs:
+            if epoch.validation and goal.better(epoch.validation[goal.part], figure):
+                kept, figure = epoch, epoch.validation[goal.part]
+    return kept
 
 
 def fit(

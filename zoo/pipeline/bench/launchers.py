@@ -178,15 +178,23 @@ class Ray:
         except ImportError:
             raise UsageError("Ray is not installed. Type: pip install 'plugzoo[ray]'") from None
         self._ray: Any = ray
+        self._running: dict[Any, Order] = {}
         self._ours = not ray.is_initialized()
         if self._ours:
             ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
-        fit = int(ray.cluster_resources().get("CPU", 1)) // threads
-        self.slots = jobs or max(1, fit)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fitting = [n for n in nodes if n.get("CPU", 0) >= threads and (not gpu or n.get("GPU"))]
+        if not fitting:  # Ray would wait for such a node for ever
+            self.close()
+            most = int(max((node.get("CPU", 0) for node in nodes), default=0))
+            raise UsageError(
+                f"No node of the Ray cluster has {threads} CPUs{' and a GPU' if gpu else ''}; the"
+                f" largest has {most} CPUs. Type fewer --threads{', or --device cpu' * gpu}."
+            )
+        self.slots = jobs or sum(int(node["CPU"]) // threads for node in fitting)
         needs = {"num_cpus": threads, "num_gpus": 1 if gpu else 0, "max_retries": 0}
         self._remote = ray.remote(**needs)(_carry_out_there)
         self._site = site
-        self._running: dict[Any, Order] = {}
 
     def start(self, order: Order) -> None:
         self._running[self._remote.remote(order, self._site)] = order
@@ -197,7 +205,13 @@ class Ray:
         try:
             return order, self._ray.get(done[0])
         except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            cause = error.cause
+            text = str(cause if isinstance(cause, ZooError) else error)
+            raise _error(type(cause).__name__, text) from None
+        except self._ray.exceptions.RayError as error:
+            raise TrainingError(
+                f"Ray lost '{order.name}': {error} Type the same command again to go on."
+            ) from None
 
     def close(self) -> None:
         for reference in self._running:
