@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def build_reconstruct(config: NoConfig, backbone: Backbone) -> nn.Module:
     from zoo_objectives.reconstruction import Reconstruct
 
-    return Reconstruct()
+    return Reconstruct(backbone)
 
 
 def build_denoise(config: DenoiseConfig, backbone: Backbone) -> nn.Module:

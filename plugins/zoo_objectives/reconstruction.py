@@ -12,11 +12,21 @@ from zoo_objectives.scale import Scale
 
 
 class Reconstruct(nn.Module):
-    """Mean squared error between the preprocessed input and its reconstruction."""
+    """Mean squared error between the preprocessed input and its reconstruction.
+
+    Hinton and Salakhutdinov, Reducing the dimensionality of data with neural networks, Science 313,
+    2006. Part: `psnr`, the peak signal-to-noise ratio in dB, white being the peak.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.scale = Scale(backbone)
 
     def forward(self, backbone: Backbone, inputs: Tensor, raw: Tensor) -> Losses:
         assert backbone.decoder is not None  # the spec's needs_decoder
-        return Losses(F.mse_loss(backbone.decoder(backbone.encoder(inputs)), inputs))
+        reconstructed = backbone.decoder(backbone.encoder(inputs))
+        total = F.mse_loss(reconstructed, inputs)
+        return Losses(total, psnr=self.scale.psnr(reconstructed, inputs, total))
 
 
 class Denoise(nn.Module):
@@ -24,7 +34,9 @@ class Denoise(nn.Module):
 
     Masking sets each pixel of each channel to black with probability `noise`; salt-and-pepper to
     black or white, either alike; Gaussian adds noise whose deviation is `noise` on the scale where
-    black is 0 and white is 1.
+    black is 0 and white is 1. Parts: `psnr`, the peak signal-to-noise ratio in dB of what is
+    reconstructed, white being the peak; `corrupted`, the same mean squared error of the corrupted
+    input, which is what changing nothing would come to.
     """
 
     def __init__(self, config: DenoiseConfig, backbone: Backbone) -> None:
@@ -35,8 +47,11 @@ class Denoise(nn.Module):
 
     def forward(self, backbone: Backbone, inputs: Tensor, raw: Tensor) -> Losses:
         assert backbone.decoder is not None  # the spec's needs_decoder
-        reconstructed = backbone.decoder(backbone.encoder(self.corrupt(inputs)))
-        return Losses(F.mse_loss(reconstructed, inputs))
+        corrupted = self.corrupt(inputs)
+        reconstructed = backbone.decoder(backbone.encoder(corrupted))
+        total = F.mse_loss(reconstructed, inputs)
+        psnr = self.scale.psnr(reconstructed, inputs, total)
+        return Losses(total, psnr=psnr, corrupted=F.mse_loss(corrupted, inputs))
 
     def corrupt(self, inputs: Tensor) -> Tensor:
         if self.kind == "gaussian":

@@ -47,3 +47,15 @@ class Scale(nn.Module):
 
     def from_unit(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std
+
+    @torch.no_grad()
+    def psnr(self, reconstructed: Tensor, inputs: Tensor, error: Tensor) -> Tensor:
+        """Return the peak signal-to-noise ratio in dB, 100 at most, white being the peak of 1.
+
+        `error` is the mean squared error of the two as they are, a scalar.
+        """
+        if self.std.numel() == 1:  # no second walk through the pictures
+            unit = error * self.std.square().squeeze()
+        else:
+            unit = ((reconstructed - inputs) * self.std).square().mean()
+        return -10 * unit.clamp(min=1e-10).log10()

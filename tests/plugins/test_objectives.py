@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from types import ModuleType
 from typing import Any
 
@@ -243,6 +244,28 @@ def test_reconstruct_is_the_mean_squared_error(
     error = backbone.numpy(inputs) - inputs.double().numpy()
     total = sum(float(e) ** 2 for e in error.flatten()) / error.size
     assert losses.total.item() == pytest.approx(total, rel=1e-5)
+    assert set(losses.parts) == {"psnr"}
+    assert losses.parts["psnr"].item() == pytest.approx(decibels(error, wanted), rel=1e-4)
+
+
+def decibels(error: Any, wanted: Preprocessing | None) -> float:
+    """The peak signal-to-noise ratio by its formula, on the scale where white is 1."""
+    channels = error.shape[1]
+    wanted = wanted or Preprocessing()
+    stds = wanted.std * (channels // len(wanted.std))
+    squares = [(float(e) * std) ** 2 for c, std in enumerate(stds) for e in error[:, c].flatten()]
+    return 10 * math.log10(1 / (sum(squares) / len(squares)))
+
+
+def test_a_reconstruction_without_error_has_a_finite_ratio() -> None:
+    class Same(torch.nn.Module):
+        features = 64
+        encoder = torch.nn.Flatten()
+        decoder = torch.nn.Unflatten(1, (1, 8, 8))
+
+    objective = build_objective(WORK, lookup("reconstruct"), Same())
+    losses = objective(Same(), torch.rand(3, 1, 8, 8), raw_bytes(GREY_8, 3))
+    assert losses.parts["psnr"].item() == pytest.approx(100)
 
 
 # --- denoise --------------------------------------------------------------------------------
@@ -262,6 +285,10 @@ def test_denoise_is_measured_against_the_clean_input(
     error = backbone.numpy(corrupted) - inputs.double().numpy()
     total = sum(float(e) ** 2 for e in error.flatten()) / error.size
     assert losses.total.item() == pytest.approx(total, rel=1e-5)
+    assert losses.parts["psnr"].item() == pytest.approx(decibels(error, wanted), rel=1e-4)
+    damage = (corrupted - inputs).double().numpy().flatten()
+    untouched = sum(float(e) ** 2 for e in damage) / damage.size
+    assert losses.parts["corrupted"].item() == pytest.approx(untouched, rel=1e-5)
 
 
 def black_of(wanted: Preprocessing, channels: int) -> list[float]:
