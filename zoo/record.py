@@ -41,7 +41,8 @@ class Record:
 
     `input` is what the backbone was built for, `data_input` what the data set stores (both
     channels, height, width). `tests` lists each reading of the test split. `teachers` are runs and
-    files that a pretraining learnt from, each with its SHA-256.
+    files that a pretraining learnt from, each with its SHA-256; `sources` are the SHA-256 of the
+    source of zoo and of each component, by its kind.
     """
 
     run: str
@@ -73,6 +74,7 @@ class Record:
     error: str | None = None
     processor: str = ""
     teachers: dict[str, str] = dataclasses.field(default_factory=dict)
+    sources: dict[str, str] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
 

@@ -179,7 +179,7 @@ def test_a_plugin_that_was_edited_is_run_anew(tmp_path: Path, monkeypatch: Any) 
 def test_the_source_of_any_callable_is_digested_or_said_to_be_unknown(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from zoo.pipeline.reuse import source_digest
+    from zoo.pipeline.sources import source_digest
 
     class Builder:
         def __call__(self) -> None: ...

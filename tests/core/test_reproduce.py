@@ -257,6 +257,21 @@ def test_what_cannot_be_made_again_is_told_before_training(
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_source_that_was_edited_is_no_alteration(copied: tuple[Workspace, Path, Path]) -> None:
+    """A plugin that is being written changes without changing its version."""
+    workspace, _, folder = copied
+
+    def edited(content: dict[str, Any]) -> None:
+        assert set(content["sources"]) == {"zoo", "dataset", "backbone", "head"}
+        content["sources"]["backbone"] = "0" * 64
+        content["metrics"]["train"]["total"] += 0.001
+
+    alter(folder, edited)
+    result = pipeline.reproduce(folder, workspace=workspace)
+    assert [d.name for d in result.elsewhere] == ["source of backbone"]
+    assert result.verdict == "within the interval"
+
+
 def test_a_run_whose_weights_were_exchanged_with_their_digest_fails(
     copied: tuple[Workspace, Path, Path],
 ) -> None:

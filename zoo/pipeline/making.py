@@ -22,6 +22,7 @@ from zoo.errors import BadOption, PluginFault, RunError, TrainingError, ZooError
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
 from zoo.pipeline.assembly import Part
+from zoo.pipeline.sources import sources_of
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Record
@@ -65,6 +66,7 @@ def start_record(
         process={},
         recipe=recipe,
         processor=processor_of(device),
+        sources=sources_of(parts),
     )
 
 

@@ -49,7 +49,8 @@ class Reproduction:
     The verdict is `to the bit`: equal weights, and every figure; `within the interval`: on another
     machine, or with other versions, the accuracy lies in the one stated; `outside` it; `altered`:
     on the same machine it came out otherwise than recorded; `untold`: a pretraining states no
-    interval, and this is another machine. `elsewhere` is what was other than when it was recorded.
+    interval, and this is another machine. `elsewhere` is what was other than when it was recorded,
+    of the machine, the versions and the sources.
     """
 
     run: str
@@ -250,6 +251,11 @@ def _elsewhere(pairs: Sequence[tuple[Record, Record]]) -> list[Difference]:
             before = then.versions.get(name, "absent")
             if before != after and name not in ("onnx", "onnxscript", "onnxruntime"):
                 made[name] = Difference(name, before, after)
+        for name in then.sources.keys() & now.sources.keys():
+            before, after = then.sources[name], now.sources[name]
+            if before != after:  # the same version, and edited
+                said = f"source of {name}"
+                made[said] = Difference(said, before[:12], after[:12])
     return list(made.values())
 
 

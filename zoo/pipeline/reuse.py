@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +18,7 @@ from zoo.errors import RunError
 from zoo.pipeline.assembly import choose
 from zoo.pipeline.making import versions
 from zoo.pipeline.resuming import resume
+from zoo.pipeline.sources import source_digest
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -135,24 +134,3 @@ def options_of(
 def digest(content: Any) -> str:
     """Return the SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def source_digest(spec: Any) -> str:
-    """Digest the source of the package, or of the single file, that a component comes from.
-
-    A plugin that is being written changes without changing its version. Where a build has no
-    source that Python can name, its plugin's version has to do.
-    """
-    build = getattr(spec.build, "func", spec.build)  # beneath a functools.partial
-    try:
-        source = inspect.getsourcefile(build)
-    except TypeError:  # an object that can be called: what tells is where its class stands
-        source = inspect.getsourcefile(type(build))
-    if source is None or not Path(source).is_file():
-        return "unknown"
-    path = Path(source)
-    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-    content = hashlib.sha256()
-    for file in files:
-        content.update(file.read_bytes())
-    return content.hexdigest()
