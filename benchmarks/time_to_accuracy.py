@@ -6,32 +6,42 @@ pictures through PIL, `torchvision.transforms` in a `DataLoader` with 2 workers,
 `zoo.training.fit`, at fp32 and at bf16. The accuracy is that on 5,000 held-out training examples,
 taken after each epoch with the clock stopped. Augmentation draws other numbers in each.
 
-\b
-    ZOO_DATA=DIR python benchmarks/time_to_accuracy.py
+`python benchmarks/time_to_accuracy.py run NAME…` lets the loops take turns, seed by seed, and adds
+a JSON line for each to `benchmarks/results/time_to_accuracy/cells.jsonl`; a seed whose lines are
+there is not run again. `table` renders them; `--write PAGE` puts the table into a page.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+import pages
 import torchvision
 from contestants import Lap, over_loader
-from report import machine, plainly, print_machine, spread
+from report import plainly
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from workloads import Workload, of_recipe
 
 from zoo.api import TrainConfig
-from zoo.cli.output import print_json, table
-from zoo.pipeline.making import augmenter
+from zoo.evidence import ledger
+from zoo.evidence.rows import markdown
+from zoo.evidence.spread import spread
+from zoo.machine import commit, cores, processor
+from zoo.pipeline.making import augmenter, versions
 from zoo.pipeline.workspace import Workspace
 from zoo.training import Epoch, cpu_threads, fit
 
+RESULTS = Path(__file__).parent / "results" / "time_to_accuracy"
+COMMAND = "python benchmarks/time_to_accuracy.py table"
+HEADS = ("recipe", "method", "s an epoch", "epochs to it", "s to it", "peer's time / this", "seeds")
 PEER = "torchvision-style loop"
 
 
@@ -108,13 +118,11 @@ def transform(config: TrainConfig) -> transforms.Compose:
     return transforms.Compose(steps)
 
 
-def until(laps: list[Lap], accuracy: float) -> tuple[int, float] | None:
+def until(accuracies: list[float], seconds: list[float], goal: float) -> tuple[int, float] | None:
     """Return the epochs and seconds until an accuracy was reached, or None."""
-    seconds = 0.0
-    for number, lap in enumerate(laps, 1):
-        seconds += lap.seconds
-        if lap.accuracy is not None and lap.accuracy >= accuracy:
-            return number, seconds
+    for number, accuracy in enumerate(accuracies, 1):
+        if accuracy >= goal:
+            return number, sum(seconds[:number])
     return None
 
 
@@ -125,85 +133,110 @@ LOOPS: dict[str, Callable[[Workload], list[Lap]]] = {
 }
 
 
-def measure(goal: Goal, workspace: Workspace, rounds: int) -> list[dict[str, Any]]:
-    """Let the loops take turns; a seed a round."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in LOOPS}
-    for seed in range(rounds):
-        workload = of_recipe(goal.recipe, workspace, goal.epochs, seed)
-        for name, train in LOOPS.items():
-            laps = train(workload)
-            reached = until(laps, goal.accuracy)
-            said = f"{reached[1]:.1f} s, epoch {reached[0]}" if reached else "not reached"
-            click.echo(f"{workload.title}, seed {seed}, {name}: {said}", err=True)
-            found[name].append({"seed": seed, "reached": reached, "laps": laps})
-    return [{"loop": name, "rounds": made} for name, made in found.items()]
+def key_of(goal: Goal, loop: str, seed: int) -> str:
+    return f"{goal.recipe}/{goal.accuracy}/{goal.epochs}/{loop}/{seed}"
 
 
-def show(goal: Goal, rows: list[dict[str, Any]]) -> None:
-    """Print one table: a goal that a round missed has no time."""
-    peer = rows[0]["rounds"]
-    cells = []
-    for row in rows:
-        epoch = spread([lap.seconds for made in row["rounds"] for lap in made["laps"]])
-        all_reached = all(made["reached"] for made in row["rounds"])
-        ratios = [
-            one["reached"][1] / other["reached"][1]
-            for one, other in zip(peer, row["rounds"], strict=True)
-            if one["reached"] and other["reached"]
-        ]
-        cells.append(
-            (
-                row["loop"],
-                str(epoch),
-                str(spread([m["reached"][1] for m in row["rounds"]])) if all_reached else "–",
-                ", ".join(str(m["reached"][0]) if m["reached"] else "–" for m in row["rounds"]),
-                ", ".join(f"{m['laps'][-1].accuracy:.2%}" for m in row["rounds"]),
-                f"{spread(ratios).median:.2f}" if ratios else "–",
-            )
+def measure(goal: Goal, workspace: Workspace, seed: int, threads: int) -> list[dict[str, Any]]:
+    """Let the loops take turns with one seed; returns the line of each."""
+    workload = of_recipe(goal.recipe, workspace, goal.epochs, seed)
+    lines = []
+    for loop, train in LOOPS.items():
+        laps = train(workload)
+        lines.append(
+            {
+                "key": key_of(goal, loop, seed),
+                "recipe": goal.recipe,
+                "goal": goal.accuracy,
+                "epochs": goal.epochs,
+                "method": loop,
+                "labels": len(workload.train),
+                "seed": seed,
+                "accuracy": laps[-1].accuracy,
+                "accuracies": [lap.accuracy for lap in laps],
+                "seconds": [round(lap.seconds, 3) for lap in laps],
+                "commit": commit(),
+                "versions": versions(),
+                "processor": processor(),
+                "cores": cores(),
+                "threads": threads,
+                "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            }
         )
-    table(
-        (
-            "loop",
-            "s an epoch: min / median / spread",
-            f"s to {goal.accuracy:.0%}: min / median / spread",
-            "epoch",
-            "last accuracy",
-            "peer's time / this",
-        ),
-        cells,
-        f"{goal.recipe}, {goal.epochs} epochs, to {goal.accuracy:.0%} on 5,000 held-out examples",
+        reached = until(lines[-1]["accuracies"], lines[-1]["seconds"], goal.accuracy)
+        said = f"{reached[1]:.1f} s, epoch {reached[0]}" if reached else "not reached"
+        click.echo(f"{workload.title}, seed {seed}, {loop}: {said}", err=True)
+    return lines
+
+
+def render(cells: dict[str, dict[str, Any]]) -> str:
+    """Write one table of the goals as they stand: a seed that a loop missed has no time."""
+    rows, shown = [], []
+    for goal in GOALS.values():
+        seeds = [n for n in range(100) if all(key_of(goal, o, n) in cells for o in LOOPS)]
+        for loop in LOOPS if seeds else ():
+            own = [cells[key_of(goal, loop, seed)] for seed in seeds]
+            peer = [cells[key_of(goal, PEER, seed)] for seed in seeds]
+            shown += own
+            rows.append((f"`{goal.recipe}`, {goal.accuracy:.0%}", loop, *_row(own, peer)))
+    where = sorted({f"{c['threads']} threads on {c['cores']} cores of {c['processor']},"
+                    f" torch {c['versions']['torch']}" for c in shown})  # fmt: skip
+    return f"{markdown(HEADS, rows)}\nMeasured with {' and '.join(where)}.\n"
+
+
+def _row(own: list[dict[str, Any]], peer: list[dict[str, Any]]) -> tuple[str, ...]:
+    reached = [until(c["accuracies"], c["seconds"], c["goal"]) for c in own]
+    others = [until(c["accuracies"], c["seconds"], c["goal"]) for c in peer]
+    ratios = [o[1] / r[1] for r, o in zip(reached, others, strict=True) if r and o]
+    times = [r[1] for r in reached if r]
+    taken = spread(times) if len(times) == len(own) else None
+    deviation = f" ± {taken.deviation:.1f}" if taken and taken.deviation is not None else ""
+    return (
+        f"{statistics.median(s for c in own for s in c['seconds']):.2f}",
+        ", ".join(str(r[0]) if r else "missed" for r in reached),
+        f"{taken.mean:.1f}{deviation}" if taken else "",
+        f"{statistics.median(ratios):.1f}" if ratios else "",
+        str(len(own)),
     )
 
 
-@click.command(help=__doc__)
+@click.group()
+def main() -> None:
+    """Measure the time to an accuracy, and render what was measured."""
+
+
+@main.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(GOALS)))
-@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="seeds")
-@click.option("--epochs", type=click.IntRange(1), help="epochs of the schedule")
+@click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--data-root", type=click.Path(path_type=Path), help="for ZOO_DATA")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def main(
-    names: tuple[str, ...],
-    rounds: int,
-    epochs: int | None,
-    threads: int,
-    data_root: Path | None,
-    as_json: bool,
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
+def run(
+    names: tuple[str, ...], seeds: str, threads: int, data_root: Path | None, results: Path
 ) -> None:
+    """Time the loops, on a machine that does nothing else, and write a line for each."""
     workspace = Workspace(data=data_root)
+    results.mkdir(parents=True, exist_ok=True)
     with plainly(), cpu_threads(threads):
-        described = machine()
-        results = {}
-        for name in names or GOALS:
-            goal = GOALS[name]
-            goal = dataclasses.replace(goal, epochs=epochs) if epochs else goal
-            results[name] = (goal, measure(goal, workspace, rounds))
-    if as_json:
-        print_json({"machine": described, "results": results})
-        return
-    print_machine(described)
-    for goal, rows in results.values():
-        show(goal, rows)
+        for seed in map(int, seeds.split(",")):
+            for name in names or GOALS:
+                goal, done = GOALS[name], ledger.read(results)
+                if all(key_of(goal, loop, seed) in done for loop in LOOPS):
+                    continue
+                for line in measure(goal, workspace, seed, threads):
+                    ledger.append(results, line)
+
+
+@main.command()
+@click.option("--write", "page", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
+def table(page: Path | None, results: Path) -> None:
+    """Print the table, or put it into a page between its marks."""
+    made = render(ledger.read(results))
+    if page:
+        pages.write(page, COMMAND, made)
+    else:
+        print(made)
 
 
 if __name__ == "__main__":

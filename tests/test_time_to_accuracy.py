@@ -18,11 +18,43 @@ def script(bench_script: Callable[[str], Any]) -> Any:
 
 
 def test_the_time_ends_with_the_first_epoch_that_reaches_the_goal(script: Any) -> None:
-    accuracies = (0.5, 0.9, 0.7, 0.95)
-    laps = [script.Lap(seconds=2.0, accuracy=accuracy) for accuracy in accuracies]
-    assert script.until(laps, 0.9) == (2, 4.0)
-    assert script.until(laps, 0.94) == (4, 8.0)
-    assert script.until(laps, 0.96) is None
+    accuracies, seconds = [0.5, 0.9, 0.7, 0.95], [2.0, 2.0, 3.0, 2.0]
+    assert script.until(accuracies, seconds, 0.9) == (2, 4.0)
+    assert script.until(accuracies, seconds, 0.94) == (4, 9.0)
+    assert script.until(accuracies, seconds, 0.96) is None
+
+
+def lines(script: Any, times: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Lines of the first goal: each loop's seconds an epoch by seed, the goal reached in two."""
+    goal = next(iter(script.GOALS.values()))
+    return {
+        script.key_of(goal, loop, seed): {
+            "recipe": goal.recipe, "goal": goal.accuracy, "method": loop, "seed": seed,
+            "accuracies": [0.1, goal.accuracy, 1.0], "seconds": [each] * 3, "threads": 2,
+            "cores": 2, "processor": "one", "versions": {"torch": "2.14.1"},
+        }
+        for loop, own in times.items()
+        for seed, each in enumerate(own)
+    }  # fmt: skip
+
+
+def test_a_loop_is_held_against_the_peer_of_its_seed(script: Any) -> None:
+    times = {script.PEER: [10.0, 30.0, 20.0], "ours, fp32": [5.0, 6.0, 5.0]}
+    cells = lines(script, {**times, "ours, bf16": [2.0, 3.0, 2.0]})
+    goal = next(iter(script.GOALS.values()))
+    text = script.render(cells)
+    # Ratios of 2, 5 and 4; times of 10, 12 and 10 seconds.
+    assert f"| `{goal.recipe}`, {goal.accuracy:.0%} | ours, fp32 | 5.00 |" in text
+    assert "| 5.00 | 2, 2, 2 | 10.7 ± 1.2 | 4.0 | 3 |" in text
+    assert "2 threads on 2 cores of one, torch 2.14.1" in text
+
+
+def test_a_seed_that_misses_the_goal_has_no_time(script: Any) -> None:
+    times = {loop: [1.0, 1.0] for loop in script.LOOPS}
+    cells = lines(script, times)
+    goal = next(iter(script.GOALS.values()))
+    cells[script.key_of(goal, "ours, bf16", 1)]["accuracies"] = [0.1, 0.2, 0.3]
+    assert "| ours, bf16 | 1.00 | 2, missed |  | 1.0 | 2 |" in script.render(cells)
 
 
 def test_the_peer_changes_pictures_as_the_recipe_does(script: Any) -> None:
