@@ -71,8 +71,8 @@ class SelfTraining(nn.Module):
     The loss is cross entropy on the labelled, and beside it on the others, where those without a
     confident label count 0. Labels are not smoothed, whatever the finetuning before did: a teacher
     that smoothing keeps below `confidence` would never label anything. The parts: `accuracy` on
-    true labels, `sure`, the share of the others that is trained on. In evaluation it is called
-    with `raw` and labels, and judges the teacher.
+    true labels, 0 in a batch that has none; `sure`, the share of the others that is trained on. In
+    evaluation it is called with `raw` and labels, and judges the teacher.
     """
 
     above: Tensor  # of each class, what the logarithm of its weight is lowered by
