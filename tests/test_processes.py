@@ -450,9 +450,12 @@ def follows(found: Run, reference: Run) -> None:
     assert [line["epoch"] for line in lines] == [line["epoch"] for line in expected]
     for line, other in zip(lines, expected, strict=True):
         assert line["lr"] == other["lr"]
-        assert line["train"] == pytest.approx(other["train"], rel=1e-5)
-        held = {name: other["validation"][name] for name in line["validation"]}
-        assert line["validation"] == pytest.approx(held, rel=1e-5)
+        for split in ("train", "validation"):
+            for name, figure in line[split].items():
+                # Each process takes a logarithm of its own share of a batch.
+                rel = 1e-3 if name == "psnr" else 1e-5
+                assert figure == pytest.approx(other[split][name], rel=rel), (split, name)
+            assert split == "validation" or line[split].keys() == other[split].keys()
     tensors = load_file(found.folder / "weights.safetensors")
     wanted = load_file(reference.folder / "weights.safetensors")
     assert tensors.keys() == wanted.keys()

@@ -152,7 +152,7 @@ def test_where_no_label_is_there_is_no_probe(workspace: Workspace) -> None:
     registry = Registry(plugins=[*_installed(), labelled_plugin(False, labelled=False)])
     ours = Workspace(plugins=registry, runs=workspace.runs_root)
     run = pipeline.pretrain(SMALL, dataset="labelled", training=TRAINING, workspace=ours)
-    assert run.metrics()[-1]["validation"].keys() == {"total"}
+    assert run.metrics()[-1]["validation"].keys() == {"total", "psnr"}
 
 
 def _installed() -> list[ModuleType]:
