@@ -349,6 +349,15 @@ def test_without_validation_training_examples_are_shown(odd: Workspace, split: S
     assert "with 24 labels" in text
 
 
+def test_the_figure_of_the_best_epoch_says_which_it_was(odd: Workspace) -> None:
+    best = dataclasses.replace(SHORT, epochs=4, lr=1.0, keep="best", validation=0.25)
+    run = pipeline.pretrain(MLP, dataset="odd", training=best, workspace=odd)
+    losses = [epoch["validation"]["total"] for epoch in run.metrics()]
+    kept = 1 + losses.index(min(losses))
+    assert f"{min(losses):.4g}" in page_of(run, odd).text
+    assert f"epoch {kept}, on 10 held-out examples" in page_of(run, odd).text
+
+
 def test_no_epoch_has_no_curves(odd: Workspace) -> None:
     none = dataclasses.replace(SHORT, epochs=0)
     run = pipeline.pretrain(MLP, dataset="odd", training=none, workspace=odd)

@@ -109,7 +109,9 @@ def _validation_figure(facts: Facts) -> list[Figure]:
         return [_share("Validation accuracy", share(hits, count))]
     watched = facts.watch if facts.watch in figures else "total"
     word = "loss" if watched == "total" else watched
-    detail = f"last epoch, on {count:,} held-out examples"
+    kept = record.metrics.get("kept_epoch")
+    epoch = f"epoch {kept:,}" if isinstance(kept, int) else "last epoch"
+    detail = f"{epoch}, on {count:,} held-out examples"
     return [Figure(name=f"Validation {word}", value=f"{figures[watched]:.4g}", detail=detail)]
 
 
