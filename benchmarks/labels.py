@@ -121,11 +121,7 @@ def table(name: str, page: Path | None, results: Path) -> None:
     """Write table and figure of a bench anew, and print the table or put it into a page."""
     with plainly():
         pipeline.bench_table(results / name)
-    made = (results / name / TABLE).read_text()
-    if page:
-        pages.write(page, command(name), made)
-    else:
-        print(made)
+    pages.show((results / name / TABLE).read_text(), page, command(name))
 
 
 if __name__ == "__main__":

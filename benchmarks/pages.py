@@ -25,6 +25,14 @@ def read(page: Path, command: str) -> str:
     return found[1].strip()
 
 
+def show(made: str, page: Path | None, command: str) -> None:
+    """Print what a command made, or put it into a page."""
+    if page:
+        write(page, command, made)
+    else:
+        print(made)
+
+
 def write(page: Path, command: str, shown: str) -> None:
     """Put what a command prints between its marks; raises `ClickException` where there are none."""
     read(page, command)

@@ -268,11 +268,7 @@ def run(
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
 def table(page: Path | None, results: Path) -> None:
     """Print the table, or put it into a page between its marks."""
-    made = page_of(ledger.read(results))
-    if page:
-        pages.write(page, COMMAND, made)
-    else:
-        print(made)
+    pages.show(page_of(ledger.read(results)), page, COMMAND)
 
 
 if __name__ == "__main__":

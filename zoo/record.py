@@ -77,6 +77,11 @@ class Record:
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The readings of the test split by `evaluate`; one that was killed has no figures."""
+        return [test for test in self.tests if test.get("by") == "evaluate" and "accuracy" in test]
+
 
 def from_json(path: Path, content: Any) -> Record:
     """Check and convert the JSON value of a `run.json`; raises `RunError` that names the file."""

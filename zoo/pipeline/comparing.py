@@ -111,8 +111,7 @@ def _rows(groups: Mapping[str, list[Compared]], notes: list[str]) -> list[tuple[
 
 def reading_of(record: Record) -> dict[str, Any] | None:
     """Return the last reading of the test split by `evaluate`, if there is one."""
-    found = [t for t in record.tests if t.get("by") == "evaluate" and "accuracy" in t]
-    return found[-1] if found else None
+    return record.evaluations[-1] if record.evaluations else None
 
 
 def _compared(run: Run, workspace: Workspace) -> Compared:

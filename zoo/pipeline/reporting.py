@@ -92,7 +92,7 @@ def _tested(run: Run) -> Outcomes | Absent | None:
     found = outcomes.load(run)
     if isinstance(found, Outcomes):
         return found
-    if not any(t.get("by") == "evaluate" and "accuracy" in t for t in run.record.tests):
+    if not run.record.evaluations:
         return Absent(reason="This run was not evaluated yet.", command=command)
     reason = f"What the evaluation showed example by example is not at hand: {found}."
     return Absent(reason=reason, command=command)

@@ -120,10 +120,7 @@ def _line(key: str, cell: Cell, run: Run, before: Sequence[Run], accuracy: float
         for kind in ("pretrain", "finetune")
     }
     pretrained = [each.name for each in before if each.record.kind == "pretrain"]
-    # A reading that was killed has no figures, and is counted.
-    reading = next(
-        each for each in record.tests if each.get("by") == "evaluate" and "accuracy" in each
-    )
+    reading = record.evaluations[0]
     return {
         "schema": 1,
         "key": key,
