@@ -445,7 +445,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"dataset": "digit"}, UnknownName, "Unknown dataset 'digit'"),
     ({"steps": -1}, BadOption, "steps: -1 is not allowed"),
     ({"pretrain": {"warmup": 1.0}}, BadOption, "pretrain: warmup: the schedule one-cycle"),
-    ({"finetune": {"warmup": 1.0}}, BadOption, "finetune: warmup: the schedule one-cycle"),
+    ({"finetune": {"warmup": 1.0}}, BadOption, "finetune: warmup: .*typed --finetune KEY=VALUE"),
     ({"finetune": {"freeze": True, "layer_decay": 0.5}}, BadOption, "finetune: layer_decay: with"),
     ({"scratch": {"freeze": True, "unfreeze": 2}}, BadOption, "finetune: unfreeze: --freeze"),
     ({"self_train": {"ema": 0.9}}, BadOption, "self-train: ema: the teacher is an average"),

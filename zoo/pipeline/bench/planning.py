@@ -163,7 +163,9 @@ def _of(form: str) -> Iterator[None]:
     try:
         yield
     except BadOption as error:
-        raise BadOption(f"{form}: {error}") from None
+        # What it says to type is an option of `zoo finetune` or the like.
+        how = f" Here an option is typed --{form} KEY=VALUE." if "--" in str(error) else ""
+        raise BadOption(f"{form}: {error}{how}") from None
 
 
 def _scratch_of(spec: RecipeSpec | None) -> dict[str, Any]:
