@@ -35,6 +35,17 @@ def test_the_readme_shows_the_table_of_the_committed_lines(recipes: Any, pages: 
     assert shown == recipes.page_of(lines).strip()
 
 
+def test_the_page_of_recipes_shows_the_times_of_the_committed_lines(
+    bench_script: Callable[[str], Any], pages: Any
+) -> None:
+    times = bench_script("time_to_accuracy")
+    lines = times.ledger.read(times.RESULTS)
+    assert {cell["recipe"] for cell in lines.values()} == set(times.GOALS)
+    assert not [key for key, cell in lines.items() if cell["commit"].endswith("-dirty")]
+    shown = pages.read(ROOT / "docs" / "recipes.md", times.COMMAND)
+    assert shown == times.render(lines).strip()
+
+
 def line(seed: int, method: str, accuracy: float) -> dict[str, Any]:
     return {"key": f"r/{method}/{seed}", "recipe": "r", "method": method, "seed": seed,
             "accuracy": accuracy, "seconds": 10.0 + seed, "labels": 100, "all_labels": False,

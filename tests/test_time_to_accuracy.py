@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -29,9 +30,9 @@ def lines(script: Any, times: dict[str, list[float]]) -> dict[str, dict[str, Any
     goal = next(iter(script.GOALS.values()))
     return {
         script.key_of(goal, loop, seed): {
-            "recipe": goal.recipe, "goal": goal.accuracy, "method": loop, "seed": seed,
-            "accuracies": [0.1, goal.accuracy, 1.0], "seconds": [each] * 3, "threads": 2,
-            "cores": 2, "processor": "one", "versions": {"torch": "2.14.1"},
+            "recipe": goal.recipe, "goal": goal.accuracy, "epochs": goal.epochs, "method": loop,
+            "seed": seed, "accuracies": [0.1, goal.accuracy, 1.0], "seconds": [each] * 3,
+            "threads": 2, "cores": 2, "processor": "one", "versions": {"torch": "2.14.1"},
         }
         for loop, own in times.items()
         for seed, each in enumerate(own)
@@ -44,7 +45,8 @@ def test_a_loop_is_held_against_the_peer_of_its_seed(script: Any) -> None:
     goal = next(iter(script.GOALS.values()))
     text = script.render(cells)
     # Ratios of 2, 5 and 4; times of 10, 12 and 10 seconds.
-    assert f"| `{goal.recipe}`, {goal.accuracy:.0%} | ours, fp32 | 5.00 |" in text
+    what = f"`{goal.recipe}` | {goal.accuracy:.0%} | {goal.epochs}"
+    assert f"| {what} | ours, fp32 | 5.00 |" in text
     assert "| 5.00 | 2, 2, 2 | 10.7 ± 1.2 | 4.0 | 3 |" in text
     assert "2 threads on 2 cores of one, torch 2.14.1" in text
 
@@ -55,6 +57,20 @@ def test_a_seed_that_misses_the_goal_has_no_time(script: Any) -> None:
     goal = next(iter(script.GOALS.values()))
     cells[script.key_of(goal, "ours, bf16", 1)]["accuracies"] = [0.1, 0.2, 0.3]
     assert "| ours, bf16 | 1.00 | 2, missed |  | 1.0 | 2 |" in script.render(cells)
+
+
+def test_what_another_schedule_came_to_stays_in_the_table(script: Any) -> None:
+    times = {loop: [1.0] for loop in script.LOOPS}
+    cells = lines(script, times)
+    goal = next(iter(script.GOALS.values()))
+    other = dataclasses.replace(goal, epochs=goal.epochs + 1)
+    for loop in script.LOOPS:
+        line = {**cells[script.key_of(goal, loop, 0)], "epochs": other.epochs}
+        cells[script.key_of(other, loop, 0)] = line
+    text = script.render(cells)
+    for each in (goal, other):
+        said = f"{each.accuracy:.0%} | {each.epochs} | ours, bf16 | 1.00 | 2 | 2.0 |"
+        assert said in text
 
 
 def test_the_peer_changes_pictures_as_the_recipe_does(script: Any) -> None:
