@@ -19,7 +19,7 @@ from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.exporting import export
 from zoo.pipeline.finetuning import check_finetuning
 from zoo.pipeline.self_training import check_self_training
-from zoo.pipeline.steps import Steps
+from zoo.pipeline.steps import Steps, going_on
 from zoo.pipeline.teaching import Library
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -125,22 +125,12 @@ def run(
     spec, teachers = _taught(workspace, spec)
     steps = Steps(workspace, spec.name, fresh=fresh)
     maker = _Maker(spec, steps, threads, device, teachers)
-    try:
+    with going_on():
         pretrainings, made = _make(maker, spec, seeds)
-    except KeyboardInterrupt:
-        current().note("Type the same command again to go on from here.")
-        raise
-    chosen = _chosen(spec, made)
-    first = made[chosen][0]
-    spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
-    methods = []
-    for name, runs_made in made.items():
-        before = spent.get(name.removesuffix(SELF_TRAINED))
-        methods.append(
-            _method(name, runs_made, before, workspace, device or spec.finetuning.device)
-        )
-        spent[name] = methods[-1].seconds  # what a self-training adds to
-    exported = export(first, workspace=workspace)
+        chosen = _chosen(spec, made)
+        first = made[chosen][0]
+        methods = _methods(made, pretrainings, workspace, device or spec.finetuning.device)
+        exported = export(first, workspace=workspace)
     return RecipeResult(
         recipe=recipe,
         dataset=spec.dataset.name,
@@ -258,6 +248,19 @@ def _validation(made: list[Run]) -> list[float]:
 
 def _seconds(made: Run) -> float:
     return float(made.record.seconds or 0.0)
+
+
+def _methods(
+    made: dict[str, list[Run]], pretrainings: list[Run], workspace: Workspace, device: str
+) -> list[Method]:
+    """Gather each method's figures; a self-training's seconds are added to its teacher's."""
+    spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
+    methods = []
+    for name, runs_made in made.items():
+        before = spent.get(name.removesuffix(SELF_TRAINED))
+        methods.append(_method(name, runs_made, before, workspace, device))
+        spent[name] = methods[-1].seconds
+    return methods
 
 
 def _method(
