@@ -13,12 +13,14 @@ class ZooError(Exception):
     """
 
     exit_status = 1
+    _recurs = False  # see `recurs`
 
 
 class UsageError(ZooError):
     """The user typed something that cannot be meant: an unknown name, an option out of range."""
 
     exit_status = 2
+    _recurs = True
 
 
 class UnknownName(UsageError):
@@ -28,17 +30,29 @@ class UnknownName(UsageError):
 class DuplicateName(ZooError):
     """Two plugins contribute one name, and nothing says which of them is meant."""
 
+    _recurs = True
+
 
 class BadOption(UsageError):
     """An option's value has the wrong type or lies out of its range."""
 
 
+class LoggerError(UsageError):
+    """A logger that was asked for does not take the run: its server or its disk is not there."""
+
+    _recurs = False
+
+
 class Unfit(ZooError):
     """A config, an input, a backbone, an objective or a head do not go together."""
+
+    _recurs = True
 
 
 class PluginFault(ZooError):
     """A plugin's own code failed or broke the contract of `zoo.api`."""
+
+    _recurs = True
 
 
 class UnknownField(TypeError):
@@ -52,9 +66,13 @@ class RunError(ZooError):
 class DataError(ZooError):
     """A data set is absent, truncated, corrupt or cannot be fetched."""
 
+    _recurs = True
+
 
 class ModelFileError(ZooError):
     """A file is not an ONNX file, or not one that zoo wrote."""
+
+    _recurs = True
 
 
 class NoModelFile(ModelFileError):
@@ -66,17 +84,37 @@ class NoModelFile(ModelFileError):
 class ProofError(ZooError):
     """An exported file does not reproduce the PyTorch classifier it came from."""
 
+    _recurs = True
+
 
 class TrainingError(ZooError):
     """Training cannot go on: the loss is not finite, or the device is missing."""
 
 
+class CellError(TrainingError):
+    """A cell of a bench failed in another process, by an error that is none of these."""
+
+    _recurs = True
+
+
 class NotFinite(TrainingError):
     """A loss became infinite or no number; `lr` is the learning rate that was given."""
+
+    _recurs = True  # at the same rate
 
     def __init__(self, message: str, lr: float) -> None:
         super().__init__(message)
         self.lr = lr
+
+
+def recurs(error: BaseException) -> bool:
+    """Say whether what was stopped by an error would be stopped by it again, nothing being mended.
+
+    A full disk, want of memory or Ctrl-C need not come again; other errors of code must.
+    """
+    if isinstance(error, ZooError):
+        return error._recurs
+    return not isinstance(error, OSError | MemoryError | KeyboardInterrupt)
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import LoggerError, UsageError
 from zoo.progress import current
 from zoo.record import Record
 from zoo.runs import Run
@@ -42,7 +42,7 @@ def logging_to(name: str, run: Run) -> Iterator[Callable[[Epoch], None]]:
         logger = _logger(name, run)
         logger.log_hyperparams(_settings(run.record))
     except Exception as error:
-        raise UsageError(f"--log {name}: {_reason(error)}") from error
+        raise LoggerError(f"--log {name}: {_reason(error)}") from error
 
     def tell(epoch: Epoch) -> None:
         figures = {f"train/{part}": value for part, value in epoch.train.items()}

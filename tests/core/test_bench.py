@@ -410,6 +410,7 @@ def test_a_teacher_is_one_of_the_workspace_and_named_for_good(tmp_path: Path) ->
     assert result.settings["teachers"] == record.teachers
     assert f"Not counted: the labels that a teacher learnt from ({last.name})" in result.summary
     assert taught(last.name).cells == result.cells
+    assert taught("latest").cells == result.cells  # not the run that it made itself
 
     # The same name, and other weights: another pretraining, another cell.
     last.save_weights(first.load_weights())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,22 +163,77 @@ def test_the_key_holds_whatever_decides_the_result(tmp_path: Path) -> None:
     assert key_of(workspace, parts, dataclasses.replace(training, **harmless)) == keys[0]
     for name, value in changes.items():
         keys.append(key_of(workspace, parts, dataclasses.replace(training, **{name: value})))
+    for teachers in ({"one": "a"}, {"one": "b"}, {"one": "a", "two": "b"}):
+        keys.append(key_of(workspace, parts, training, teachers=teachers))
     assert len(set(keys)) == len(keys)
     assert key_of(workspace, parts, training) == keys[0]
 
 
-def test_a_plugin_that_was_edited_is_run_anew(tmp_path: Path, monkeypatch: Any) -> None:
-    from zoo.pipeline import reuse
+@pytest.mark.parametrize(
+    ("edited", "digest"),
+    [("source_digest", lambda spec: "edited"), ("core_digest", lambda: "edited")],
+)
+def test_an_edited_source_is_another_key(
+    edited: str, digest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plugin's, or zoo's own: the version may be the same. That holds of runs and of cells."""
+    from zoo.pipeline import sources
+    from zoo.pipeline.bench.planning import plan_of
+    from zoo.pipeline.reuse import key_of
 
     workspace = workspace_with(TINY, tmp_path)
-    pipeline.run("tiny", seeds=[0], workspace=workspace)
-    monkeypatch.setattr(reuse, "source_digest", lambda spec: "edited")
-    assert pipeline.run("tiny", seeds=[0], workspace=workspace).reused == 0
+    parts = {"dataset": TINY.dataset, "backbone": TINY.backbone, "objective": TINY.objective}
+    plan, _ = plan_of(
+        workspace, dataset=None, backbone=None, head=None, objectives=(), labels=(20,), seeds=(0,),
+        pretrain={}, finetune={}, scratch={}, steps=0, threads=1, device="cpu", recipe="tiny",
+    )  # fmt: skip
+
+    def keys() -> set[str]:
+        cells = {plan.key(workspace, cell) for cell in plan.cells}
+        return {*cells, key_of(workspace, parts, TINY.pretraining)}
+
+    before = keys()
+    assert before == keys()
+    monkeypatch.setattr(sources, edited, digest)
+    assert len(before) == len(keys()) == 3
+    assert not before & keys()
+
+
+def test_a_recipe_has_one_teacher_for_all_seeds_and_trains_anew_with_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`latest` is the newest run that the recipe itself did not make, when it begins."""
+    from zoo.pipeline import recipes
+
+    exported = SimpleNamespace(model=tmp_path / "model.onnx", bytes=0, proof=None)
+    monkeypatch.setattr(recipes, "export", lambda run, workspace: exported)
+    recipe = dataclasses.replace(
+        TINY,
+        objective=Component("distill", teacher="latest"),
+        finetuning=dataclasses.replace(TINY.finetuning, epochs=1),
+        scratch=False,
+    )
+    workspace = workspace_with(recipe, tmp_path)
+
+    def teacher(seed: int) -> runs.Run:
+        training = TrainConfig(epochs=1, seed=seed)
+        return pipeline.finetune(backbone=TINY.backbone, training=training, workspace=workspace)
+
+    def taught_by(result: Any) -> list[dict[str, str]]:
+        return [runs.load(tmp_path / name).record.teachers for name in result.pretrainings]
+
+    first = teacher(0)
+    result = pipeline.run("tiny", seeds=[0, 1], workspace=workspace)
+    assert taught_by(result) == [{first.name: first.record.weights_sha256}] * 2
+    again = pipeline.run("tiny", seeds=[0, 1], workspace=workspace)
+    assert (again.reused, again.pretrainings) == (4, result.pretrainings)
+    second = teacher(1)
+    other = pipeline.run("tiny", seeds=[0], workspace=workspace)
+    assert other.reused == 0
+    assert taught_by(other) == [{second.name: second.record.weights_sha256}]
 
 
 def test_the_source_of_any_callable_is_digested_or_said_to_be_unknown(tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
     from zoo.pipeline.sources import source_digest
 
     class Builder:

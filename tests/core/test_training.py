@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from zoo import pipeline
 from zoo.api import Component, Losses, TrainConfig
 from zoo.data import Batches
-from zoo.errors import TrainingError, UsageError
+from zoo.errors import TrainingError, Unfit, UsageError
 from zoo.pipeline import Workspace
 from zoo.training import (
     Checkpoints,
@@ -437,7 +437,7 @@ def test_frozen_parameters_are_not_trained(optimizer: str) -> None:
 
 def test_nothing_left_to_train() -> None:
     module = made().requires_grad_(False)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(Unfit) as caught:
         fit(module, shuffled(), CONFIG)
     assert str(caught.value) == "Nothing is left to train: every parameter is frozen."
 

@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from zoo.api import Component
 from zoo.cli.main import registry_of
 from zoo.config import click_option, knobs, parse_pairs
-from zoo.errors import NotFinite
+from zoo.errors import NotFinite, recurs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,12 +86,13 @@ def following(ctx: click.Context, command: str, *verb_options: str) -> str:
 
 @contextlib.contextmanager
 def resumable(ctx: click.Context, workspace: Any) -> Iterator[None]:
-    """Say, where a run that is being made stops before its end, how it goes on."""
+    """Say, where a run that is being made stops before its end, how it goes on, if it can."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        run = workspace.run
-        if run and run.record.status in ("failed", "interrupted"):
+        run, slower = workspace.run, isinstance(error, NotFinite)
+        stopped = run and run.record.status in ("failed", "interrupted")
+        if stopped and (slower or not recurs(error)):
             command = f"resume {shlex.quote(str(run.folder))}"
             if isinstance(error, NotFinite):  # at the same rate it would come to the same
                 command += f" --lr {error.lr / 10:g}"

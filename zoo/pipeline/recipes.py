@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ from zoo.api import ImageInput, RecipeSpec, TrainConfig
 from zoo.config import make, to_json
 from zoo.errors import BadOption
 from zoo.export.proof import Proof
+from zoo.pipeline import assembly
+from zoo.pipeline.assembly import choose
 from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.exporting import export
 from zoo.pipeline.finetuning import check_finetuning
 from zoo.pipeline.self_training import check_self_training
-from zoo.pipeline.steps import Steps
+from zoo.pipeline.steps import Steps, going_on
+from zoo.pipeline.teaching import Library
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -119,24 +122,15 @@ def run(
             " and zoo finetune."
         )
     _check(spec)
+    spec, teachers = _taught(workspace, spec)
     steps = Steps(workspace, spec.name, fresh=fresh)
-    maker = _Maker(spec, steps, threads, device)
-    try:
+    maker = _Maker(spec, steps, threads, device, teachers)
+    with going_on():
         pretrainings, made = _make(maker, spec, seeds)
-    except KeyboardInterrupt:
-        current().note("Type the same command again to go on from here.")
-        raise
-    chosen = _chosen(spec, made)
-    first = made[chosen][0]
-    spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
-    methods = []
-    for name, runs_made in made.items():
-        before = spent.get(name.removesuffix(SELF_TRAINED))
-        methods.append(
-            _method(name, runs_made, before, workspace, device or spec.finetuning.device)
-        )
-        spent[name] = methods[-1].seconds  # what a self-training adds to
-    exported = export(first, workspace=workspace)
+        chosen = _chosen(spec, made)
+        first = made[chosen][0]
+        methods = _methods(made, pretrainings, workspace, device or spec.finetuning.device)
+        exported = export(first, workspace=workspace)
     return RecipeResult(
         recipe=recipe,
         dataset=spec.dataset.name,
@@ -186,9 +180,14 @@ class _Maker:
     """Makes a recipe's runs of one seed after the other."""
 
     def __init__(
-        self, spec: RecipeSpec, steps: Steps, threads: int | None, device: str | None
+        self,
+        spec: RecipeSpec,
+        steps: Steps,
+        threads: int | None,
+        device: str | None,
+        teachers: Mapping[str, str],
     ) -> None:
-        self.spec, self.steps = spec, steps
+        self.spec, self.steps, self._teachers = spec, steps, teachers
         self._parts = {"dataset": spec.dataset, "backbone": spec.backbone, "head": spec.head}
         self._given: dict[str, Any] = {"threads": threads, "device": device}
         self._given = {name: value for name, value in self._given.items() if value is not None}
@@ -197,7 +196,7 @@ class _Maker:
         spec, training = self.spec, self._training(self.spec.pretraining, seed)
         dataset = spec.pretrain_dataset or spec.dataset
         return self.steps.pretrained(
-            spec.backbone, dataset, spec.objective, training, spec.pretrain
+            spec.backbone, dataset, spec.objective, training, spec.pretrain, self._teachers
         )
 
     def finetune(self, seed: int, parent: Run | None, input: ImageInput | None = None) -> Run:
@@ -222,6 +221,16 @@ class _Maker:
         return make(TrainConfig, changed, f"recipe '{self.spec.name}'")
 
 
+def _taught(workspace: Workspace, spec: RecipeSpec) -> tuple[RecipeSpec, dict[str, str]]:
+    """Name a recipe's teachers for good, for all of its seeds; returns their SHA-256 as well."""
+    dataset = choose(workspace, "dataset", spec.pretrain_dataset or spec.dataset)
+    input = assembly.build_dataset(workspace, dataset).input
+    model = assembly.build_backbone(choose(workspace, "backbone", spec.backbone), input)
+    library = Library(workspace, by=spec.name)
+    objective = library.engaged(spec.objective, model, input)
+    return dataclasses.replace(spec, objective=objective), library.fingerprints
+
+
 def _check(spec: RecipeSpec) -> None:
     """Refuse a recipe whose options contradict each other, before it trains; `BadOption`."""
     check_training(spec.pretraining)
@@ -239,6 +248,19 @@ def _validation(made: list[Run]) -> list[float]:
 
 def _seconds(made: Run) -> float:
     return float(made.record.seconds or 0.0)
+
+
+def _methods(
+    made: dict[str, list[Run]], pretrainings: list[Run], workspace: Workspace, device: str
+) -> list[Method]:
+    """Gather each method's figures; a self-training's seconds are added to its teacher's."""
+    spent = {PRETRAINED: [_seconds(each) for each in pretrainings]}
+    methods = []
+    for name, runs_made in made.items():
+        before = spent.get(name.removesuffix(SELF_TRAINED))
+        methods.append(_method(name, runs_made, before, workspace, device))
+        spent[name] = methods[-1].seconds
+    return methods
 
 
 def _method(

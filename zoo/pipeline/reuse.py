@@ -18,7 +18,7 @@ from zoo.errors import RunError
 from zoo.pipeline.assembly import choose
 from zoo.pipeline.making import versions
 from zoo.pipeline.resuming import resume
-from zoo.pipeline.sources import source_digest
+from zoo.pipeline.sources import sources_of
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -103,13 +103,12 @@ def key_of(
     `teachers` are the SHA-256 of those that an objective's options name.
     """
     content = {
-        **options_of(workspace, parts, training, finetune),
+        **options_of(workspace, parts, training, finetune, teachers),
         "data": str(workspace.data_root.resolve()),
         "input": input.shape if input else None,
         "device": str(resolve_device(training.device)),
         "parent": parent.record.weights_sha256 if parent else None,
         **({"self_train": to_json(self_train)} if self_train else {}),
-        **({"teachers": dict(teachers)} if teachers else {}),
         "versions": {k: v for k, v in versions().items() if k != "onnx"},
     }
     return digest(content)
@@ -120,14 +119,20 @@ def options_of(
     parts: Mapping[str, Component],
     training: TrainConfig,
     finetune: FinetuneConfig | None = None,
+    teachers: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return what a run is asked to be, wherever it is made: components, sources, options."""
+    """Return what a run is asked to be, wherever it is made.
+
+    That is its components and options, the source of zoo and of each component, and the SHA-256 of
+    each teacher.
+    """
     chosen = {kind: choose(workspace, kind, part) for kind, part in parts.items()}
     return {
         "parts": {kind: dataclasses.asdict(part.record) for kind, part in chosen.items()},
-        "sources": {kind: source_digest(part.entry.spec) for kind, part in chosen.items()},
+        "sources": sources_of(chosen),
         "training": {k: v for k, v in to_json(training).items() if k not in HARMLESS},
         "finetune": to_json(finetune) if finetune else None,
+        **({"teachers": dict(teachers)} if teachers else {}),
     }
 
 

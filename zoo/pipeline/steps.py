@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from zoo.api import (
@@ -14,12 +15,26 @@ from zoo.api import (
     SelfTrainConfig,
     TrainConfig,
 )
+from zoo.errors import recurs
 from zoo.pipeline.finetuning import finetune
 from zoo.pipeline.pretraining import pretrain
 from zoo.pipeline.reuse import Earlier, key_of
 from zoo.pipeline.self_training import self_train
 from zoo.pipeline.workspace import Workspace
 from zoo.runs import Run
+
+AGAIN = "Type the same command again"
+
+
+@contextlib.contextmanager
+def going_on() -> Iterator[None]:
+    """Say, where a pipeline of several runs stops before its end, how it goes on, if it can."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if not recurs(error) and AGAIN not in str(error):
+            error.add_note(f"{AGAIN} to go on from here.")
+        raise
 
 
 class Steps:

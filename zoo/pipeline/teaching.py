@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from zoo import runs
-from zoo.api import Teacher
+from zoo.api import Component, ImageInput, Teacher
 from zoo.config import to_json
 from zoo.errors import RunError
+from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.teachers import RunTeacher, open_teacher
 from zoo.pipeline.workspace import Workspace
@@ -43,10 +45,14 @@ class Loan:
 
 
 class Library:
-    """Find teachers among a workspace's runs and on disk; `loans` are those by what was asked."""
+    """Find teachers among a workspace's runs and on disk; `loans` are those by what was asked.
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    `latest` is the newest finished run that `by` did not make: the recipe or bench that asks, whose
+    own runs would otherwise teach each other.
+    """
+
+    def __init__(self, workspace: Workspace, *, by: str | None = None) -> None:
+        self._workspace, self._by = workspace, by
         self.loans: dict[str, Loan] = {}
 
     def teacher(self, text: str) -> Teacher:
@@ -62,8 +68,13 @@ class Library:
 
     def _run(self, text: str) -> Teacher:
         root = self._workspace.runs_root
+
+        def fits(found: Run) -> bool:
+            own = text == "latest" and self._by and (found.record.recipe or {}).get("name")
+            return found.record.status == "finished" and (not own or own != self._by)
+
         try:
-            run = runs.find(root, text, lambda found: found.record.status == "finished", WANTED)
+            run = runs.find(root, text, fits, WANTED)
         except RunError as error:
             raise RunError(f"{str(error).rstrip('.')}. {MEANT}") from None
         teacher = RunTeacher(run, self._workspace)
@@ -80,6 +91,18 @@ class Library:
             if isinstance(value, str) and value in self.loans
         }
         return dataclasses.replace(part, config=dataclasses.replace(part.config, **named))
+
+    def engaged(self, objective: Component, model: nn.Module, input: ImageInput) -> Component:
+        """Build an objective and try it on zeros; return it with its teachers named for good.
+
+        `input` is what the model was built for. To be called before a key is made.
+        """
+        part = assembly.choose(self._workspace, "objective", objective)
+        with lending(self):
+            task = assembly.build_objective(self._workspace, part, model)
+        preprocess = assembly.preprocess_for(input, input, model)
+        assembly.check_objective(part, task, model, preprocess)
+        return Component(objective.name, **to_json(self.settled(part).config))
 
     @property
     def fingerprints(self) -> dict[str, str]:

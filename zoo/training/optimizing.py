@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from zoo.api import TrainConfig
-from zoo.errors import BadOption, TrainingError
+from zoo.errors import BadOption, Unfit
 from zoo.training.places import like
 
 
@@ -155,5 +155,5 @@ def _groups(
         empty = {"params": [], "weight_decay": decay, "factor": factor}
         groups.setdefault((factor, decay), empty)["params"].append(parameter)
     if not groups:
-        raise TrainingError("Nothing is left to train: every parameter is frozen.")
+        raise Unfit("Nothing is left to train: every parameter is frozen.")
     return [groups[key] for key in sorted(groups, reverse=True)]

@@ -11,15 +11,13 @@ from zoo import runs
 from zoo.api import Component, PretrainConfig
 from zoo.errors import UsageError
 from zoo.machine import commit, processor
-from zoo.pipeline.bench.plan import Cell, Plan
+from zoo.pipeline.bench.plan import BY, Cell, Plan
 from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.reuse import digest
 from zoo.pipeline.steps import Steps
 from zoo.pipeline.workspace import Workspace
 from zoo.registry import Registry
 from zoo.runs import Run
-
-BY = "bench labels"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ from zoo.pipeline.bench.table import (
     write_json,
 )
 from zoo.pipeline.reuse import digest
+from zoo.pipeline.steps import going_on
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import Once, clock, current, reporting
 
@@ -96,12 +97,8 @@ def bench_labels(
     missing = {key: cell for key, cell in keys.items() if key not in done}
     if len(missing) < len(keys):
         current().note(f"{len(keys) - len(missing)} of {len(keys)} cells are finished already")
-    try:
-        with reporting(Once(current())):
-            _make(plan, missing, len(keys), there, folder)
-    except KeyboardInterrupt:
-        current().note("Type the same command again to go on from here.")
-        raise
+    with going_on(), reporting(Once(current())):
+        _make(plan, missing, len(keys), there, folder)
     return bench_table(folder)
 
 

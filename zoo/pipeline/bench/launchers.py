@@ -13,7 +13,7 @@ from multiprocessing import connection, resource_tracker
 from typing import Any, Protocol
 
 from zoo import errors
-from zoo.errors import TrainingError, UsageError, ZooError
+from zoo.errors import CellError, TrainingError, UsageError, ZooError, recurs
 from zoo.pipeline.bench.cells import Order, Site, carry_out
 from zoo.pipeline.workspace import Workspace
 
@@ -95,7 +95,7 @@ class Processes:
         pipe: Any = connection.wait(list(self._busy))[0]
         process, order = self._busy.pop(pipe)
         try:
-            line, error = pipe.recv()
+            line, failed = pipe.recv()
         except EOFError:
             process.join()
             raise TrainingError(
@@ -103,8 +103,8 @@ class Processes:
                 " same command again to go on, with fewer --jobs if memory ran out."
             ) from None
         self._idle.append((process, pipe))
-        if error is not None:
-            raise _error(*error)
+        if failed is not None:
+            raise _error(*failed)
         return order, line
 
     def close(self) -> None:
@@ -144,10 +144,9 @@ def _serve(site: Site, pipe: Any) -> None:
         while (order := pipe.recv()) is not None:
             try:
                 pipe.send((carry_out(order, workspace), None))
-            except ZooError as error:
-                pipe.send((None, (type(error).__name__, str(error))))
             except Exception as error:
-                pipe.send((None, (type(error).__name__, traceback.format_exc())))
+                text = str(error) if isinstance(error, ZooError) else traceback.format_exc()
+                pipe.send((None, (type(error).__name__, text, recurs(error))))
 
 
 def _outlive() -> None:
@@ -158,12 +157,16 @@ def _outlive() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def _error(name: str, text: str) -> Exception:
-    """Return an error that was raised in another process: ours by its kind and message."""
+def _error(name: str, text: str, again: bool) -> ZooError:
+    """Return an error that was raised in another process: ours by its kind and message.
+
+    `again` says whether it recurs.
+    """
     kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, ZooError) and kind is not errors.NotFinite:
-        return kind(text)
-    return TrainingError(text if kind else f"A cell failed.\n{text}")
+    if isinstance(kind, type) and issubclass(kind, ZooError):
+        known: ZooError = kind.__new__(kind, text)
+        return known
+    return (CellError if again else TrainingError)(f"A cell failed.\n{text}")
 
 
 class Ray:
@@ -207,7 +210,7 @@ class Ray:
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause
             text = str(cause if isinstance(cause, ZooError) else error)
-            raise _error(type(cause).__name__, text) from None
+            raise _error(type(cause).__name__, text, recurs(cause)) from None
         except self._ray.exceptions.RayError as error:
             raise TrainingError(
                 f"Ray lost '{order.name}': {error} Type the same command again to go on."

@@ -12,6 +12,9 @@ from zoo.pipeline.assembly import choose
 from zoo.pipeline.reuse import HARMLESS, digest, options_of
 from zoo.pipeline.workspace import Workspace
 
+BY = "bench labels"
+"""What stands in the record of each run that a bench makes."""
+
 SCRATCH = "scratch"
 SELF_TRAINED = " + self-training"
 
@@ -126,9 +129,9 @@ class Plan:
         before = None
         if cell.method.objective:
             parts = self.parts_of(cell.method.objective)
-            before = options_of(workspace, parts, self.pretraining_of(cell.seed))
-            if teachers := self.teachers_of(cell.method.objective):
-                before["teachers"] = teachers
+            teachers = self.teachers_of(cell.method.objective)
+            training_before = self.pretraining_of(cell.seed)
+            before = options_of(workspace, parts, training_before, teachers=teachers)
         ours = options_of(workspace, self.parts_of(), training, config)
         content = {"method": cell.method.label, "finetuning": ours, "pretraining": before}
         if cell.method.self_trained:

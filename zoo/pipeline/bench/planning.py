@@ -25,6 +25,7 @@ from zoo.pipeline import assembly
 from zoo.pipeline.assembly import choose
 from zoo.pipeline.bench.draws import train_labels
 from zoo.pipeline.bench.plan import (
+    BY,
     ONLY_LABELS,
     SCRATCH,
     SELF_TRAINED,
@@ -35,7 +36,7 @@ from zoo.pipeline.bench.plan import (
 )
 from zoo.pipeline.finetuning import check_finetuning
 from zoo.pipeline.self_training import check_self_training
-from zoo.pipeline.teaching import Library, lending
+from zoo.pipeline.teaching import Library
 from zoo.pipeline.workspace import Workspace
 from zoo.training import check_training
 
@@ -266,19 +267,13 @@ def _tried(workspace: Workspace, plan: Plan, data: Dataset) -> Plan:
     Returns the plan with its teachers named for good: `latest` would be the bench's own cells.
     """
     backbone = choose(workspace, "backbone", plan.backbone)
-    library, methods = Library(workspace), []
+    library, methods = Library(workspace, by=BY), []
     for method in plan.methods:
         built = plan.input or data.input
         model = assembly.build_backbone(backbone, built)
         assembly.preprocess_for(data.input, built, model)
         if method.objective:
-            part = choose(workspace, "objective", method.objective)
-            with lending(library):
-                task = assembly.build_objective(workspace, part, model)
-            preprocess = assembly.preprocess_for(built, built, model)
-            assembly.check_objective(part, task, model, preprocess)
-            options = to_json(library.settled(part).config)
-            objective = Component(method.objective.name, **options)
+            objective = library.engaged(method.objective, model, built)
             method = dataclasses.replace(method, objective=objective)
         else:
             features, classes = int(model.features), len(data.classes)  # type: ignore[arg-type]
