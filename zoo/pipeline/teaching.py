@@ -43,11 +43,16 @@ class Loan:
 
 
 class Library:
-    """Find teachers among a workspace's runs and on disk; `loans` are those by what was asked."""
+    """Find teachers among a workspace's runs and on disk; `loans` are those by what was asked.
+
+    `runs` are the runs among them by name, and `files` the names of the others' files.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self.loans: dict[str, Loan] = {}
+        self.runs: dict[str, Run] = {}
+        self.files: list[str] = []
 
     def teacher(self, text: str) -> Teacher:
         """Load a finished run or an ONNX file; raises `RunError`, `ModelFileError`."""
@@ -58,6 +63,7 @@ class Library:
         path = Path(text)
         teacher, data = open_teacher(path)
         self.loans[text] = Loan(str(path.absolute()), hashlib.sha256(data).hexdigest())
+        self.files.append(path.name)
         return teacher
 
     def _run(self, text: str) -> Teacher:
@@ -70,6 +76,7 @@ class Library:
         inside = run.folder.parent.absolute() == root.absolute()
         name = run.name if inside else str(run.folder.absolute())
         self.loans[text] = Loan(name, str(run.record.weights_sha256))
+        self.runs[run.name] = run
         return teacher
 
     def settled(self, part: Part) -> Part:

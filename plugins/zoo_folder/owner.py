@@ -1,0 +1,41 @@
+"""Whose a file is: what somebody else may have put into a shared data folder is not believed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zoo.api import DataError, note
+from zoo_folder.listing import shown
+
+SYSTEM = 0
+"""The system's own user, who could change anything."""
+
+
+def is_own(path: Path) -> bool:
+    """Say whether a file belongs to this user, or to the system's; raises OSError."""
+    if not hasattr(os, "getuid"):
+        return True
+    return path.stat().st_uid in (os.getuid(), SYSTEM)
+
+
+def own_slot(slot: Path) -> Path:
+    """Return a slot, or another one beside it where it belongs to somebody else.
+
+    Raises `DataError` where that is somebody else's too.
+    """
+    for place in (slot, slot.with_name(f"{slot.name}-{_user()}")):
+        try:
+            if is_own(place):
+                return place
+        except OSError:  # it is not there yet, or decoding will tell what is wrong with it
+            return place
+        note(f"'{shown(place)}' belongs to another user, and is not believed")
+    raise DataError(
+        f"'{shown(slot)}' and the folder beside it belong to another user. Name another folder of"
+        " data sets with --data-root or ZOO_DATA."
+    )
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
