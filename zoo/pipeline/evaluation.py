@@ -111,6 +111,11 @@ def reading_once(run: Run, workspace: Workspace, device: str = "auto") -> dict[s
     return load(run.folder).record.evaluations[-1]
 
 
+def accuracy_once(run: Run, workspace: Workspace, device: str = "auto") -> float:
+    """Return the accuracy on the test split as it is, read only where it was not read before."""
+    return float(reading_once(run, workspace, device)["accuracy"])
+
+
 def load_classifier(run: Run, workspace: Workspace) -> tuple[Classifier, Dataset]:
     """Build the classifier of a finished finetuning, on the CPU, and describe its data set."""
     _, data = describe(run, workspace)
@@ -137,14 +142,15 @@ def classifier_of(run: Run, workspace: Workspace) -> Classifier:
     return classifier.eval()
 
 
-def check_test(run: Run, data: Dataset) -> None:
+def check_test(run: Run, data: Dataset, workspace: Workspace) -> None:
     """Refuse a data set that has no test split, or another one than the run was trained for."""
     name = run.record.dataset.name
     if data.test is None:
         raise DataError(f"Dataset '{name}' has no test split to measure on.")
     if change := sameness.change_of(run.record, data.classes, data.input.shape):
         raise DataError(
-            f"Dataset '{name}' is no longer the one that run '{run.name}' was trained for: {change}"
+            f"Dataset '{name}' is no longer the one that run '{run.name}' was trained for:"
+            f" {change}:{sameness.commands_anew(run, workspace)}"
         )
 
 
@@ -161,7 +167,7 @@ def hold_test(
 
     Raises `DataError` as `leakage.hold` does, and where there is no such split.
     """
-    check_test(run, data)
+    check_test(run, data, workspace)
     examples = load_test(run, data, workspace)
     return leakage.hold(run, examples, workspace, by, without_seen=without_seen, refuse=refuse)
 

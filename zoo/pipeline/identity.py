@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +232,28 @@ def read(run: Run) -> Identity | None:
         return Identity(**load(data))
     except (SafetensorError, TypeError):
         raise RunError(f"'{path}' is corrupt: it holds no digests of examples. {again}") from None
+
+
+def splits_of(part: Part, data: Dataset) -> dict[str, Digested]:
+    """Digest every split of a data set as it is; a test split that cannot be read is left out."""
+    found = {}
+    for name in SPLITS:
+        if load := getattr(data, name):
+            with assembly.guarded(part.entry, "loaded"):
+                loaded = load()
+            found[name] = digested(checked(loaded, data.input.shape, None, part.entry.owner))
+    test = digest_test(part, data)
+    return found if test is None else {**found, "test": test}
+
+
+def made_of(run: Run, splits: Mapping[str, Digested]) -> bool:
+    """Say whether a run was made of these splits, or when digests were not kept yet."""
+    data = run.record.data
+    if data is None:
+        return True
+    names = [*SPLITS, *({"test"} & splits.keys() & data.splits.keys())]
+    before = [data.splits[name].sha256 if name in data.splits else None for name in names]
+    return before == [splits[name].sha256 if name in splits else None for name in names]
 
 
 def same_split(run: Run, name: str, digested: Digested) -> bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shlex
 from collections.abc import Sequence
@@ -13,14 +12,13 @@ import torch
 
 from zoo.api import Examples
 from zoo.digests import Array, digest_split, found_in
-from zoo.errors import DataError, ZooError
+from zoo.errors import DataError
 from zoo.pipeline import identity
 from zoo.pipeline.identity import Identity, Origin
-from zoo.pipeline.lineage import ancestors_of
+from zoo.pipeline.sameness import commands_anew
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
-from zoo.record import DEEDS, Record
-from zoo.report.configuration import commands_of
+from zoo.record import DEEDS
 from zoo.runs import Run
 
 NAMED = 3
@@ -122,7 +120,7 @@ def check_origin(
         f" {which(origin.test.names, origin.leaked)}. What is measured on them says nothing of new"
         f" ones.\nTo go on, and leave them out whenever it is measured ({left} would be left),"
         f" type: {go_on}\nTo start anew from the data as they are, type:"
-        f"{_commands(parent, workspace)}"
+        f"{commands_anew(parent, workspace)}"
     )
 
 
@@ -152,15 +150,19 @@ def _refusal(
         "pretrained on": known.pretrained,
     }
     counts = {sort: int(found_in(digests[leaked], some).sum()) for sort, some in sorts.items()}
-    told = ", ".join(f"{number:,} {sort}" for sort, number in counts.items() if number)
+    told = [
+        sort if number == count else f"{sort} ({number:,})"
+        for sort, number in counts.items()
+        if number
+    ]
     typed = shlex.quote(str(run.folder))
     others = f"To measure on the other {total - count:,}, type: zoo {by} {typed} --without-seen"
     return (
         f"The test split of '{name}' changed since run '{run.name}' was made: {count:,} of its"
-        f" {total:,} examples are ones that the run has seen by then ({told}):"
+        f" {total:,} examples are ones that the run was {' or '.join(told)}:"
         f" {which(examples.names, leaked)}. What is measured on them says nothing of new ones.\n"
         + (others if count < total else "No other is left to measure on.")
-        + f"\nTo train anew on the data as they are, type:{_commands(run, workspace)}"
+        + f"\nTo train anew on the data as they are, type:{commands_anew(run, workspace)}"
     )
 
 
@@ -169,7 +171,7 @@ def _without(run: Run, examples: Examples, seen: Array, workspace: Workspace) ->
         raise DataError(
             f"Run '{run.name}' has seen all {len(seen):,} test examples of"
             f" '{run.record.dataset.name}': none is left to measure on. To train anew on the data"
-            f" as they are, type:{_commands(run, workspace)}"
+            f" as they are, type:{commands_anew(run, workspace)}"
         )
     left = torch.from_numpy(np.flatnonzero(~seen))
     assert examples.labels is not None  # a test split has them
@@ -187,12 +189,3 @@ def _tell_change(run: Run, sha256: str, total: int) -> None:
         f"the test split of {run.record.dataset.name} changed since {run.name} was made ({counts});"
         " none of them was trained on"
     )
-
-
-def _commands(run: Run, workspace: Workspace) -> str:
-    """Return the commands that make a run anew, a line each."""
-    parents: list[Record] = []
-    with contextlib.suppress(ZooError):
-        parents = [parent.record for parent in ancestors_of(run, workspace)]
-    lines = commands_of(run.record, parents, workspace.registry)
-    return "".join(f"\n  {line}" for line in lines)

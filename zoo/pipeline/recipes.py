@@ -13,7 +13,7 @@ from zoo.api import ImageInput, RecipeSpec, TrainConfig
 from zoo.config import make, to_json
 from zoo.errors import BadOption
 from zoo.export.proof import Proof
-from zoo.pipeline.evaluation import reading_once
+from zoo.pipeline.evaluation import accuracy_once
 from zoo.pipeline.exporting import export
 from zoo.pipeline.finetuning import check_finetuning
 from zoo.pipeline.self_training import check_self_training
@@ -250,6 +250,6 @@ def _method(
         name=name,
         runs=[each.name for each in made],
         validation=_validation(made),
-        accuracies=[float(reading_once(each, workspace, device)["accuracy"]) for each in made],
+        accuracies=[accuracy_once(each, workspace, device) for each in made],
         seconds=[_seconds(each) + more for each, more in zip(made, before, strict=True)],
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from zoo.api import (
@@ -14,9 +15,12 @@ from zoo.api import (
     SelfTrainConfig,
     TrainConfig,
 )
+from zoo.digests import Digested
+from zoo.pipeline.assembly import build_dataset, choose
 from zoo.pipeline.finetuning import finetune
+from zoo.pipeline.identity import made_of, splits_of
 from zoo.pipeline.pretraining import pretrain
-from zoo.pipeline.reuse import Earlier, key_of
+from zoo.pipeline.reuse import Earlier, digest, key_of
 from zoo.pipeline.self_training import self_train
 from zoo.pipeline.workspace import Workspace
 from zoo.runs import Run
@@ -32,10 +36,25 @@ class Steps:
     def __init__(self, workspace: Workspace, by: str, *, fresh: bool = False) -> None:
         self.workspace, self.by = workspace, by
         self._earlier = Earlier(workspace, fresh=fresh)
+        self._splits: dict[str, Mapping[str, Digested]] = {}
 
     @property
     def reused(self) -> int:
         return self._earlier.reused
+
+    def _of_same_data(self, dataset: Component) -> Callable[[Run], bool]:
+        """Return what says of a run whether it was made of the data set as it is now."""
+        part = choose(self.workspace, "dataset", dataset)
+        told = digest(dataclasses.asdict(part.record))
+
+        def fits(run: Run) -> bool:
+            if run.record.data is None:
+                return True
+            if told not in self._splits:  # read once, where there is a run to be held against
+                self._splits[told] = splits_of(part, build_dataset(self.workspace, part))
+            return made_of(run, self._splits[told])
+
+        return fits
 
     def pretrained(
         self,
@@ -59,7 +78,7 @@ class Steps:
             workspace=self.workspace,
             recipe={"name": self.by, "key": key},
         )
-        return self._earlier.take_or_make(key, make)
+        return self._earlier.take_or_make(key, make, self._of_same_data(dataset))
 
     def finetuned(
         self,
@@ -83,7 +102,7 @@ class Steps:
             workspace=self.workspace,
             recipe={"name": self.by, "key": key},
         )
-        return self._earlier.take_or_make(key, make)
+        return self._earlier.take_or_make(key, make, self._of_same_data(parts["dataset"]))
 
     def self_trained(
         self,
@@ -103,4 +122,4 @@ class Steps:
             workspace=self.workspace,
             recipe={"name": self.by, "key": key},
         )
-        return self._earlier.take_or_make(key, make)
+        return self._earlier.take_or_make(key, make, self._of_same_data(parts["dataset"]))
