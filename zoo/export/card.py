@@ -16,6 +16,8 @@ from zoo.pictures import RULE
 SCHEMA = 1
 LAYOUTS = ("NCHW", "NHWC")
 PRECISIONS = ("fp32", "int8", "fp16")
+NEW = "test examples new to the run"
+"""The row of a proof by which a bundle says that no test example was trained on."""
 INPUT = "image"
 OUTPUTS = ("logits", "probabilities")
 PIXELS = {1: "Gray8", 3: "Rgb8"}

@@ -32,8 +32,6 @@ Verdict = Literal["proved", "intact", "failed"]
 
 MIN_AGREEMENT = 0.98
 """Share of labels that an int8 or fp16 file must have in common with its fp32 twin."""
-NEW = "test examples new to the run"
-"""The row that a model card goes by, where it says that none was trained on."""
 NOT_INSTALLED = "not installed"
 QUANTIZED_SLACK = 0.002
 """How far the accuracy of a quantized file may move from one onnxruntime to another."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from zoo.api import Dataset
-from zoo.export.card import Card
+from zoo.export.card import NEW, Card
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import ModelFile
-from zoo.export.proof import NEW, Row
+from zoo.export.proof import Row
 from zoo.export.runtime import Array
 from zoo.export.targets import ExportConfig
 from zoo.models import Classifier
