@@ -60,7 +60,7 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
                     _clear(slot, PARTIAL)  # of a process that was killed
                     if shutil.disk_usage(slot).free < size:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    reader = Reader(root, input, _earlier(slot, settings, input))
+                    reader = Reader(root, input, _earlier(folder, settings, input))
                     _make(folder, plan, reader, Index.empty(str(root), settings), input)
                     fresh = True
                     cache = opened(folder, input, plan)
@@ -132,9 +132,9 @@ def _seal(folder: Path, index: Index, input: ImageInput) -> None:
     (folder / INDEX).write_text(json.dumps(dataclasses.asdict(sealed)))
 
 
-def _earlier(slot: Path, settings: str, input: ImageInput) -> Callable[[bytes], Row | None]:
-    """Return what finds a content's row in the cache that this one replaces."""
-    for folder in sorted(slot.iterdir()):
+def _earlier(made: Path, settings: str, input: ImageInput) -> Callable[[bytes], Row | None]:
+    """Return what finds a content's row in the cache that `made` replaces, of other pictures."""
+    for folder in sorted(path for path in made.parent.iterdir() if path != made):
         with contextlib.suppress(OSError):
             cache = opened(folder, input)
             if isinstance(cache, str) or cache.index.settings != settings:

@@ -13,18 +13,16 @@ SYSTEM = 0
 
 
 def is_own(path: Path) -> bool:
-    """Say whether a file belongs to this user, or to the system's; raises OSError."""
-    if not hasattr(os, "getuid"):
-        return True
-    return path.stat().st_uid in (os.getuid(), SYSTEM)
+    """Say whether a file belongs to this user, or to the system; raises OSError."""
+    return owner_of(path) in (user(), SYSTEM)
 
 
 def own_slot(slot: Path) -> Path:
-    """Return a slot, or another one beside it where it belongs to somebody else.
+    """Return a folder, or another one beside it where it belongs to somebody else.
 
     Raises `DataError` where that is somebody else's too.
     """
-    for place in (slot, slot.with_name(f"{slot.name}-{_user()}")):
+    for place in (slot, slot.with_name(f"{slot.name}-{user()}")):
         try:
             if is_own(place):
                 return place
@@ -37,5 +35,10 @@ def own_slot(slot: Path) -> Path:
     )
 
 
-def _user() -> int:
+def owner_of(path: Path) -> int:
+    return path.stat().st_uid
+
+
+def user() -> int:
+    """Return this user's number: where a system has none, that of every file."""
     return os.getuid() if hasattr(os, "getuid") else 0
