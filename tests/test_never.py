@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,8 +29,12 @@ from zoo.api import (
     TrainConfig,
     hookimpl,
 )
+from zoo.digests import Digested
+from zoo.models import Preprocess
 from zoo.pipeline import Workspace, finetune, pretrain
+from zoo.pipeline.identity import digest_test
 from zoo.registry import KINDS, Registry
+from zoo.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "zoo").rglob("*.py"))
@@ -165,8 +171,28 @@ def test_there_is_one_training_loop() -> None:
     assert {name: len(lines) for name, lines in loops.items()} == {"loop.py": 1, "places.py": 2}
 
 
-def test_evaluation_and_the_proof_alone_load_the_test_split() -> None:
-    assert {p.name for p in CORE if calls(p, "load_test")} == {"evaluation.py", "model_files.py"}
+def callers(*wanted: str) -> set[tuple[str, str]]:
+    """Return the file and the function of every call in core."""
+    found = set()
+    for path in CORE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lines = range(node.lineno, (node.end_lineno or 0) + 1)
+                found |= {(path.name, node.name) for at in calls(path, *wanted) if at in lines}
+    return found
+
+
+def test_evaluation_and_the_proof_alone_measure_on_the_test_split() -> None:
+    """Two functions call it: one loads it to be measured on, one to be digested, and no more."""
+    assert callers("test") == {("evaluation.py", "load_test"), ("identity.py", "digest_test")}
+    assert callers("load_test") == {("evaluation.py", "hold_test")}
+    assert callers("hold_test") == {("evaluation.py", "evaluate"), ("model_files.py", "read")}
+    assert {name for name, _ in callers("digest_test")} == {
+        "identity.py",  # as a run is made
+        "evaluation.py", "reporting.py",  # whether what was measured is still there
+    }  # fmt: skip
+    assert inspect.signature(digest_test).return_annotation == "Digested | None"
+    assert [field.name for field in dataclasses.fields(Digested)] == ["examples", "sha256", "names"]
     shown = [p for p in CORE if p.parent.name == "report" or p.name == "observing.py"]
     assert len(shown) > 10
     assert not [p.name for p in shown if calls(p, "test", "add_test")]
@@ -207,8 +233,8 @@ def test_nothing_is_unpickled() -> None:
 # --- labels and the test split, watched from inside ------------------------------------------
 
 
-class Forbidden(Exception):
-    pass
+BRIGHT = 255
+"""What each byte of the spied test split is, and no other example has."""
 
 
 class Spy(nn.Module):
@@ -225,8 +251,8 @@ class Spy(nn.Module):
         return Losses(backbone.encoder(given[0]).square().mean())
 
 
-def spy_plugin(spy: Spy) -> ModuleType:
-    """A data set whose labels give themselves away, and whose test split must not be read."""
+def spy_plugin(spy: Spy, tested: Callable[[], Examples]) -> ModuleType:
+    """A data set whose test split, like nothing else in it, is given from outside."""
     module = ModuleType("spy_plugin")
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randint(0, 250, (60, 1, 8, 8), dtype=torch.uint8, generator=generator)
@@ -235,14 +261,11 @@ def spy_plugin(spy: Spy) -> ModuleType:
     def train() -> Examples:
         return Examples(inputs=inputs, labels=labels)
 
-    def test() -> Examples:
-        raise Forbidden("the test split was read in training")
-
     dataset = Dataset(
         input=ImageInput(channels=1, height=8, width=8),
         classes=("a", "b", "c"),
         train=train,
-        test=test,
+        test=tested,
     )
 
     @hookimpl
@@ -258,14 +281,25 @@ def spy_plugin(spy: Spy) -> ModuleType:
     return module
 
 
-def test_training_reads_neither_labels_nor_the_test_split(tmp_path: Path) -> None:
+def trained(
+    folder: Path, tested: Callable[[], Examples], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Run, Spy, list[Tensor]]:
+    """Pretrain and finetune; return the run, and all bytes that any network was asked of."""
     import zoo_heads
     import zoo_mlp
 
+    asked: list[Tensor] = []
+    forward = Preprocess.forward
+
+    def watched(self: Preprocess, raw: Tensor) -> Tensor:
+        asked.append(raw)
+        return forward(self, raw)
+
+    monkeypatch.setattr(Preprocess, "forward", watched)
     spy = Spy()
-    registry = Registry(plugins=[zoo_mlp, zoo_heads, spy_plugin(spy)])
-    workspace = Workspace(plugins=registry, runs=tmp_path)
-    short = TrainConfig(epochs=2, batch_size=16)
+    registry = Registry(plugins=[zoo_mlp, zoo_heads, spy_plugin(spy, tested)])
+    workspace = Workspace(plugins=registry, runs=folder)
+    short = TrainConfig(epochs=2, batch_size=16, threads=1)
     run = pretrain(
         Component("mlp", widths=(8,), features=4),
         dataset="spied",
@@ -273,10 +307,47 @@ def test_training_reads_neither_labels_nor_the_test_split(tmp_path: Path) -> Non
         training=short,
         workspace=workspace,
     )
-    finetune(run, training=short, finetune=FinetuneConfig(labels=9), workspace=workspace)
+    tuned = finetune(run, training=short, finetune=FinetuneConfig(labels=9), workspace=workspace)
+    return tuned, spy, asked
+
+
+def bright(label: int) -> Callable[[], Examples]:
+    inputs = torch.full((20, 1, 8, 8), BRIGHT, dtype=torch.uint8)
+    inputs[:, 0, 0, 0] = torch.arange(20)  # each is another one
+    return lambda: Examples(inputs=inputs, labels=torch.full((20,), label))
+
+
+def test_training_reads_neither_labels_nor_the_test_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, spy, asked = trained(tmp_path, bright(0), monkeypatch)
     assert len(spy.seen) > 4
     for inputs, raw in spy.seen:  # two tensors of image shape: nothing else came with them
         assert inputs.shape[1:] == (1, 8, 8)
         assert raw.shape[1:] == (1, 8, 8)
         assert inputs.dtype == torch.float32
         assert raw.dtype == torch.uint8
+    assert len(asked) > 8
+    assert not any((raw[:, 0, 7, 7] == BRIGHT).any() for raw in asked)
+    assert run.record.data is not None
+    assert run.record.data.splits["test"].examples == 20
+    assert run.record.tests == []  # it was digested, which is no reading
+
+
+def test_nothing_of_the_test_split_decides_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other labels, other examples, or a split that cannot be read: the weights are the same."""
+
+    def forbidden() -> Examples:
+        raise ValueError("the test split was read in training")
+
+    def black() -> Examples:
+        return Examples(inputs=torch.zeros(3, 1, 8, 8, dtype=torch.uint8), labels=torch.arange(3))
+
+    splits = {"one": bright(0), "two": bright(2), "three": black, "four": forbidden}
+    runs = [trained(tmp_path / n, tested, monkeypatch)[0] for n, tested in splits.items()]
+    assert len({run.record.weights_sha256 for run in runs}) == 1
+    known = [run.record.data.splits.get("test") for run in runs if run.record.data]
+    assert len(known) == 4
+    assert known[-1] is None

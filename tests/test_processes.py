@@ -492,7 +492,7 @@ def test_two_processes_follow_the_curve_of_one(pair: Pair) -> None:
 def test_two_processes_make_one_run(pair: Pair) -> None:
     assert [path.name for path in pair.two.folder.parent.iterdir()] == [pair.two.name]
     assert sorted(path.name for path in pair.two.folder.iterdir()) == [
-        ".lock", "metrics.jsonl", "run.json", "weights.safetensors",
+        ".lock", "examples.safetensors", "metrics.jsonl", "run.json", "weights.safetensors",
     ]  # fmt: skip
     lines = (pair.two.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
@@ -825,7 +825,7 @@ def finished_as(run: Run, reference: Run) -> None:
         assert line["train"] == pytest.approx(other["train"], rel=1e-6)
     found.load_weights()
     assert sorted(path.name for path in found.folder.iterdir()) == [
-        ".lock", "metrics.jsonl", "run.json", "weights.safetensors",
+        ".lock", "examples.safetensors", "metrics.jsonl", "run.json", "weights.safetensors",
     ]  # fmt: skip
 
 

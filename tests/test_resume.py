@@ -211,7 +211,7 @@ def finished_as(run: Run, reference: Run) -> None:
     timed = {"examples_per_second": None}
     assert found.record.metrics | timed == reference.record.metrics | timed
     assert sorted(path.name for path in found.folder.iterdir()) == [
-        ".lock", "metrics.jsonl", "run.json", "weights.safetensors",
+        ".lock", "examples.safetensors", "metrics.jsonl", "run.json", "weights.safetensors",
     ]  # fmt: skip
 
 
@@ -586,8 +586,8 @@ def test_a_run_that_is_not_there(cli: Cli, trained: Any, tmp_path: Path) -> None
         (
             "classes",
             "4",
-            "Dataset 'mine' is no longer the one that run '{name}' began with: its classes"
-            " changed.",
+            "Dataset 'mine' is no longer the one that run '{name}' began with: class 'd' is new."
+            " Take away what is new, or train anew.",
             False,
         ),
     ],

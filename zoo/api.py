@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -59,7 +59,7 @@ __all__ = [
     "teacher",
 ]
 
-API_VERSION = "1.2"
+API_VERSION = "1.3"
 """The version of what a plugin may use. A field or a function more is a new minor version, and
 plugins written before go on working; a major version may take something away.
 
@@ -151,10 +151,15 @@ class Preprocessing:
 @_strict
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Hold examples: `inputs` uint8, N first; `labels` int64, N, or None."""
+    """Hold examples: `inputs` uint8, N first; `labels` int64, N, or None.
+
+    `names` says what each is called where it came from, a file's name say, for messages: N texts,
+    or None. They may be made as they are asked for.
+    """
 
     inputs: Tensor
     labels: Tensor | None = None
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -166,7 +171,8 @@ class Dataset:
     """Describe a data set before any of it is read; each split is a call that loads it.
 
     `classes` are the class names in the order of the labels. Pretraining reads `train` without
-    its labels, and `unlabelled`; only evaluation and the proof of an export call `test`.
+    its labels, and `unlabelled`; only evaluation and the proof of an export measure on `test`, and
+    training digests it, so that they know what was trained on.
     """
 
     input: ImageInput

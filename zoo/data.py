@@ -221,6 +221,8 @@ def checked(
         raise DataError(f"{owner} holds {found} examples; it declares torch.uint8 {shape}.")
     if not len(inputs):
         raise DataError(f"{owner} holds no example.")
+    if examples.names is not None and len(examples.names) != len(inputs):
+        raise DataError(f"{owner} needs one name an example, or none.")
     if classes is None:
         return examples
     if labels is None:

@@ -35,6 +35,34 @@ class Parent:
     folder: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class SplitRecord:
+    """A split as it was: how many examples, and the SHA-256 of inputs, then labels."""
+
+    examples: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRecord:
+    """Which examples a run was made with; their digests are in `examples.safetensors`.
+
+    `sha256` is that file's. `trained`, `held_out` and `pretrained` count the digests in it; what
+    the runs in `unknown`, from which this one came, saw is not known. `splits` are the data set's
+    as they were; one that it lacked, or a test split that could not be read, is absent. Of the test
+    split `equal` examples were in another split too, and `left_out` had been seen before.
+    """
+
+    sha256: str
+    trained: int
+    held_out: int
+    pretrained: int
+    splits: dict[str, SplitRecord]
+    equal: int = 0
+    left_out: int = 0
+    unknown: list[str] = dataclasses.field(default_factory=list)
+
+
 @dataclasses.dataclass
 class Record:
     """The content of `run.json`. Times are ISO 8601 with offset, fractions 0..1.
@@ -42,7 +70,7 @@ class Record:
     `input` is what the backbone was built for, `data_input` what the data set stores (both
     channels, height, width). `tests` lists each reading of the test split. `teachers` are runs and
     files that a pretraining learnt from, each with its SHA-256; `sources` are the SHA-256 of the
-    source of zoo and of each component, by its kind.
+    source of zoo and of each component, by its kind. `data` is None where digests were not kept.
     """
 
     run: str
@@ -75,6 +103,7 @@ class Record:
     processor: str = ""
     teachers: dict[str, str] = dataclasses.field(default_factory=dict)
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
+    data: DataRecord | None = None
     schema: int = SCHEMA
 
     @property
@@ -98,6 +127,10 @@ def from_json(path: Path, content: Any) -> Record:
                 values[name] = PartRecord(**values[name])
         if values["parent"] is not None:
             values["parent"] = Parent(**values["parent"])
+        if values.get("data") is not None:
+            data = values["data"]
+            splits = {name: SplitRecord(**split) for name, split in data["splits"].items()}
+            values["data"] = DataRecord(**{**data, "splits": splits})
         record = Record(**values)
         hints = typing.get_type_hints(Record)
         wrong = [name for name, hint in hints.items() if not _is(getattr(record, name), hint)]

@@ -109,10 +109,10 @@ class Run:
         return lines
 
     def add_test(self, by: str, **figures: Any) -> str:
-        """Write down that the test split is about to be read, and by which verb.
+        """Write down that the test split is about to be measured on, and by which verb.
 
-        Written before it is read, so that no reading goes uncounted. Returns what
-        `finish_test` takes, to add the figures.
+        Written before the model is asked of any example, so that no reading goes uncounted.
+        Returns what `finish_test` takes, to add the figures.
         """
         when = _now()
         with FileLock(self.folder / ".lock"):  # another process may be writing its own reading

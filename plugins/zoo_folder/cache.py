@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import mmap
 import os
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -17,11 +17,15 @@ from torch import Tensor
 
 from zoo.api import ImageInput
 from zoo_folder.arrange import Plan
+from zoo_folder.contents import DIGEST
+from zoo_folder.layout import UNLABELLED
 
-FORMAT = 1
+FORMAT = 2
 """Of the files below; raised too when the rule by which zoo reads a picture changes."""
 
 PIXELS, DIGESTS, INDEX = "pixels.u8", "digests.sha256", "index.json"
+SPLITS = ("test", "train", "unlabelled")
+"""In the order of the rows."""
 
 # Where Python does not know it, Linux has this number for it on every common processor.
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
@@ -33,7 +37,8 @@ class Index:
 
     `rows` says of each split, in the order of the rows, how many of each label follow each other.
     `unread` holds why contents could not be read, `alike` the earlier split that has the same
-    pixels; both by SHA-256.
+    pixels; both by SHA-256. `near` pairs contents that are tested on with others that look nearly
+    the same. `pixels` and `digests` are the SHA-256 of the files beside it.
     """
 
     path: str
@@ -41,11 +46,27 @@ class Index:
     rows: dict[str, list[list[int]]]
     unread: dict[str, str]
     alike: dict[str, str]
+    near: list[list[str]]
+    pixels: str = ""
+    digests: str = ""
 
     @classmethod
     def empty(cls, path: str, settings: str) -> Index:
-        splits = ("test", "train", "unlabelled")  # in the order of the rows
-        return cls(path=path, settings=settings, rows={s: [] for s in splits}, unread={}, alike={})
+        rows: dict[str, list[list[int]]] = {split: [] for split in SPLITS}
+        return cls(path=path, settings=settings, rows=rows, unread={}, alike={}, near=[])
+
+    def sound(self) -> bool:
+        """Say whether it is of the form that was written; anybody may have changed the file."""
+        runs = [run for split in self.rows.values() for run in split]
+        return (
+            tuple(self.rows) == SPLITS
+            and all([type(value) for value in run] == [int, int] for run in runs)
+            and all(label >= UNLABELLED and count > 0 for label, count in runs)
+            and all(isinstance(why, str) for why in self.unread.values())
+            and set(self.alike.values()) <= set(SPLITS)
+            and all(len(pair) == 2 and all(map(_is_digest, pair)) for pair in self.near)
+            and all(map(_is_digest, (*self.unread, *self.alike, self.pixels, self.digests)))
+        )
 
     def count(self, split: str) -> int:
         return sum(count for _, count in self.rows[split])
@@ -57,20 +78,28 @@ class Index:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Rows of pixels, uint8 N x C x H x W, mapped from their file, and what they are."""
+    """Rows of pixels, uint8 N x C x H x W, mapped from their file, and what they are.
+
+    `contents` are the SHA-256 of the rows' files, 32 bytes each. `fresh` says that the rows were
+    decoded a moment ago.
+    """
 
     index: Index
     pixels: Tensor
+    contents: bytes
+    fresh: bool = False
 
     def split(self, name: str) -> Tensor:
         """Return a view of one split's rows: no copy."""
-        start = 0
-        for split in self.index.rows:
-            stop = start + self.index.count(split)
-            if split == name:
-                return self.pixels[start:stop]
-            start = stop
-        raise KeyError(name)
+        return self.pixels[self._rows(name)]
+
+    def contents_of(self, name: str) -> bytes:
+        rows = self._rows(name)
+        return self.contents[rows.start * DIGEST : rows.stop * DIGEST]
+
+    def _rows(self, name: str) -> slice:
+        start = sum(self.index.count(split) for split in SPLITS[: SPLITS.index(name)])
+        return slice(start, start + self.index.count(name))
 
 
 def slot_of(root: Path, path: str, input: ImageInput) -> Path:
@@ -101,16 +130,16 @@ def key_of(settings: str, plan: Plan) -> str:
     return digest.hexdigest()[:32]
 
 
-def opened(folder: Path, input: ImageInput) -> Cache | None:
-    """Return the cache in a folder, or None where there is no whole one; raises OSError."""
-    try:
-        index = Index(**json.loads((folder / INDEX).read_bytes()))
-        rows = sum(index.count(split) for split in index.rows)
-        if (folder / PIXELS).stat().st_size != rows * math.prod(input.shape):
-            return None
-        return Cache(index, mapped(folder / PIXELS).view(rows, *input.shape))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-        return None
+def count_in(runs: list[list[int]], label: int) -> None:
+    """Count one more row of a label, behind those that are there."""
+    if runs and runs[-1][0] == label:
+        runs[-1][1] += 1
+    else:
+        runs.append([label, 1])
+
+
+def _is_digest(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def mapped(path: Path) -> Tensor:

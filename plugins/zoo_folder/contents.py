@@ -17,6 +17,7 @@ from typing import NamedTuple
 from zoo.api import progress
 from zoo_folder.layout import Layout
 from zoo_folder.listing import pictures
+from zoo_folder.owner import is_own
 from zoo_folder.parallel import in_order
 
 SLACK = 2_000_000_000
@@ -70,7 +71,8 @@ def mark_of(name: str, status: os.stat_result) -> bytes:
 def digests(root: Path, files: Sequence[File], memory: Path) -> list[bytes | str]:
     """Return the digest of each file, or why it cannot be read; most are remembered.
 
-    `memory` is the file that holds them: marks and digests, one pair after the other.
+    `memory` is the file that holds them: marks and digests, one pair after the other, and at the
+    end the SHA-256 of all that.
     """
     known = _recall(memory)
     unknown = [file for file in files if file.mark not in known]
@@ -102,13 +104,16 @@ def digest_of(root: Path, file: File) -> bytes | str:
 
 
 def _recall(memory: Path) -> dict[bytes, bytes]:
+    """Read the pairs back; nothing of a file that is damaged, or somebody else's, is believed."""
     try:
-        data = memory.read_bytes()
+        data = memory.read_bytes() if is_own(memory) else b""
     except OSError:
         return {}
+    pairs, seal = data[:-DIGEST], data[-DIGEST:]
+    if hashlib.sha256(pairs).digest() != seal:
+        return {}
     step = MARK + DIGEST
-    whole = range(0, len(data) - len(data) % step, step)
-    return {data[i : i + MARK]: data[i + MARK : i + step] for i in whole}
+    return {pairs[i : i + MARK]: pairs[i + MARK : i + step] for i in range(0, len(pairs), step)}
 
 
 def _remember(memory: Path, known: dict[bytes, bytes]) -> None:
@@ -117,7 +122,8 @@ def _remember(memory: Path, known: dict[bytes, bytes]) -> None:
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         try:
-            partial.write_bytes(b"".join(mark + digest for mark, digest in known.items()))
+            pairs = b"".join(mark + digest for mark, digest in known.items())
+            partial.write_bytes(pairs + hashlib.sha256(pairs).digest())
             partial.replace(memory)
         finally:
             partial.unlink(missing_ok=True)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 from zoo.api import DataError, Dataset, Examples, ImageInput, Unfit, note
 from zoo_folder import FolderConfig
 from zoo_folder.arrange import Plan, arrange
 from zoo_folder.cache import Cache, Index, slot_of
-from zoo_folder.contents import File, digests, scan
+from zoo_folder.contents import DIGEST, File, digests, scan
 from zoo_folder.layout import Layout, find
 from zoo_folder.listing import kinds, shown, some
 from zoo_folder.making import decoded
+from zoo_folder.owner import own_slot
 
-LISTED = 20
-"""Unreadable pictures that are told one by one; the cache's index has all of them."""
+LISTED, PAIRS = 20, 3
+"""Unreadable pictures, and pairs that look alike, that are told one by one; the index has all."""
 
 
 def build(config: FolderConfig, root: Path) -> Dataset:
@@ -45,16 +48,17 @@ class Folder:
         self.input = ImageInput(channels=config.channels, height=config.size, width=config.size)
         self._strict = config.strict
         self._slot = slot_of(data, config.path, self.input)
-        self._told: list[str] = []
+        self._told: set[str] = set()
 
     def load(self, split: str) -> Examples:
         """Return a split as a view of the cache; raises `DataError`."""
         layout = self.layout
         others: Counter[str] = Counter()
         files = scan(layout, others)
-        contents = digests(layout.root, files, self._slot / "seen.sha256")
+        slot = own_slot(self._slot)
+        contents = digests(layout.root, files, slot / "seen.sha256")
         plan = arrange(layout, files, contents)
-        cache = decoded(plan, layout.root, self._slot, self.input)
+        cache = decoded(plan, layout.root, slot, self.input)
         unread = _unread(plan, cache, files, contents)
         if unread and self._strict:
             raise DataError(
@@ -65,18 +69,47 @@ class Folder:
             notes.append(f"ignored, for they are no pictures: {kinds(others)}")
         if unread:
             notes.append(f"skipped: {_listed(unread)}")
-        self._tell([*notes, *_alike(plan, cache), _counts(layout, cache.index)])
+        notes += [*_alike(plan, cache), *_near(plan, cache)]
+        self._tell([*notes, _counts(layout, cache.index)])
         _check(layout, cache.index, split)
         inputs = cache.split(split)
         labelled = layout.classes and split != "unlabelled"
-        return Examples(inputs=inputs, labels=cache.index.labels(split) if labelled else None)
+        return Examples(
+            inputs=inputs,
+            labels=cache.index.labels(split) if labelled else None,
+            names=Names(plan, cache.contents_of(split)),
+        )
 
     def _tell(self, notes: list[str]) -> None:
         """Note what has not been told yet: several splits may be loaded."""
-        if notes != self._told:
-            for text in notes:
+        for text in notes:
+            if text not in self._told:
                 note(f"{shown(self.layout.root.name)}: {text}")
-        self._told = notes
+        self._told.update(notes)
+
+
+class Names(Sequence[str]):
+    """The pictures' names below the root, in the order of the rows; made when one is asked for."""
+
+    def __init__(self, plan: Plan, contents: bytes) -> None:
+        self._plan, self._contents = plan, contents
+
+    def __len__(self) -> int:
+        return len(self._contents) // DIGEST
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(len(self))[at]]
+        place = range(len(self))[at]
+        return self._by_content[self._contents[place * DIGEST : (place + 1) * DIGEST]]
+
+    @functools.cached_property
+    def _by_content(self) -> dict[bytes, str]:
+        return {picture.digest: shown(picture.file.name) for picture in self._plan.pictures()}
 
 
 def _unread(
@@ -113,6 +146,21 @@ def _alike(plan: Plan, cache: Cache) -> list[str]:
         f"left out, for at {height}×{width} they look the same as one of the {first} split:"
         f" {some(each)}"
         for first, each in names.items()
+    ]
+
+
+def _near(plan: Plan, cache: Cache) -> list[str]:
+    """Tell, when the pictures are decoded, of those that look nearly as one that is tested on."""
+    if not (cache.fresh and cache.index.near):
+        return []
+    names = {picture.digest.hex(): picture.file.name for picture in plan.pictures()}
+    pairs = [
+        f"'{shown(names[one])}' and '{shown(names[other])}'" for one, other in cache.index.near
+    ]
+    more = f" and {len(pairs) - PAIRS:,} more pairs" if len(pairs) > PAIRS else ""
+    return [
+        f"{len(pairs):,} of {cache.index.count('test'):,} test pictures look nearly the same as one"
+        f" that is trained on, so accuracy may flatter: {', '.join(pairs[:PAIRS])}{more}"
     ]
 
 

@@ -7,6 +7,7 @@ import errno
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from zoo.api import DataError, ImageInput, ZooError, read_picture
 from zoo_folder.arrange import Picture, Plan
@@ -19,6 +20,12 @@ Row = bytes | str
 
 # Pillow seeks to where a damaged file points; any other number is the system's, and may pass.
 DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW)
+
+
+class Rows(Protocol):
+    """Whoever gives the rows of pictures, in their order."""
+
+    def rows(self, pictures: Sequence[Picture]) -> Generator[tuple[Picture, Row]]: ...
 
 
 class Reader:
@@ -65,7 +72,7 @@ class Reader:
         return same and (settled or digest_of(self._root, picture.file) == picture.digest)
 
 
-def in_splits(plan: Plan, reader: Reader) -> Generator[tuple[str, Picture, Row]]:
+def in_splits(plan: Plan, reader: Rows) -> Generator[tuple[str, Picture, Row]]:
     """Yield all of a plan: the test split first, then what trains, then what has no label.
 
     Where a picture for testing cannot be read, the next one of its class takes its place.

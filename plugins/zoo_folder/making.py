@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -18,19 +19,22 @@ from filelock import FileLock, Timeout
 
 from zoo.api import DataError, ImageInput, note, progress
 from zoo_folder.arrange import Plan
+from zoo_folder.belief import opened, sha256_of
 from zoo_folder.cache import (
     DIGESTS,
     INDEX,
     PIXELS,
     Cache,
     Index,
+    count_in,
     key_of,
-    opened,
+    mapped,
     settings_of,
 )
 from zoo_folder.contents import DIGEST
 from zoo_folder.decode import Reader, Row, in_splits, quiet
 from zoo_folder.listing import shown
+from zoo_folder.near import near_pairs
 
 PARTIAL = ".partial-"
 
@@ -43,36 +47,42 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
     settings = settings_of(input)
     folder = slot / key_of(settings, plan)
     size = len(plan) * math.prod(input.shape)
+    fresh = False
     try:
-        cache = opened(folder, input)
-        if cache is None:
+        cache = opened(folder, input, plan)
+        if isinstance(cache, str):
             slot.mkdir(parents=True, exist_ok=True)
             with _alone(slot):
-                if opened(folder, input) is None:
+                cache = opened(folder, input, plan)
+                if isinstance(cache, str):
+                    if cache:
+                        note(f"{shown(root.name)}: decoded pictures are made again, for {cache}")
                     _clear(slot, PARTIAL)  # of a process that was killed
                     if shutil.disk_usage(slot).free < size:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    reader = Reader(root, input, _earlier(slot, settings, input))
-                    _make(folder, plan, reader, Index.empty(str(root), settings))
-                cache = opened(folder, input)
+                    reader = Reader(root, input, _earlier(folder, settings, input))
+                    _make(folder, plan, reader, Index.empty(str(root), settings), input)
+                    fresh = True
+                    cache = opened(folder, input, plan)
     except OSError as error:
         raise DataError(
             f"The decoded pictures of '{shown(root)}' cannot be kept in '{shown(slot)}':"
             f" {error.strerror or error}. They take {size / 1e6:,.1f} MB. Make room there, name"
             " another folder with --data-root or ZOO_DATA, or choose a smaller -d size=N."
         ) from error
-    if cache is None:
-        raise DataError(f"'{shown(folder)}' was removed meanwhile. Type the same command again.")
-    return cache
+    if isinstance(cache, str):
+        raise DataError(f"'{shown(folder)}' was changed meanwhile. Type the same command again.")
+    return dataclasses.replace(cache, fresh=fresh)
 
 
-def _make(folder: Path, plan: Plan, reader: Reader, index: Index) -> None:
+def _make(folder: Path, plan: Plan, reader: Reader, index: Index, input: ImageInput) -> None:
     """Write a cache apart, move it into place, and remove those that it replaces."""
     slot = folder.parent
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=slot) as partial:
         written = Path(partial) / folder.name
         written.mkdir()
         _write(written, plan, reader, index)
+        _seal(written, index, input)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         written.rename(folder)
     _clear(slot, "", but=folder)
@@ -98,34 +108,41 @@ def _write(folder: Path, plan: Plan, reader: Reader, index: Index) -> None:
                 else:
                     pixels.write(row)
                     digests.write(picture.digest)
-                    _count(index.rows[split], picture.label)
+                    count_in(index.rows[split], picture.label)
             if task.due() or done == len(plan):
                 task.update(done)
         pixels.flush()
         os.fsync(pixels.fileno())
+
+
+def _seal(folder: Path, index: Index, input: ImageInput) -> None:
+    """Write what the rows are: their digests, and which of them are nearly the same."""
+    pixels, contents = mapped(folder / PIXELS), (folder / DIGESTS).read_bytes()
+    rows = pixels.view(-1, *input.shape)
+    tested = index.count("test")
+    names = [contents[at : at + DIGEST].hex() for at in range(0, len(contents), DIGEST)]
+    pairs = near_pairs(rows[:tested], rows[tested:])
+    sealed = dataclasses.replace(
+        index,
+        near=[[names[test], names[tested + other]] for test, other in pairs],
+        pixels=sha256_of(pixels),
+        digests=hashlib.sha256(contents).hexdigest(),
+    )
     # The index is what makes the folder a cache: it comes last.
-    (folder / INDEX).write_text(json.dumps(dataclasses.asdict(index)))
+    (folder / INDEX).write_text(json.dumps(dataclasses.asdict(sealed)))
 
 
-def _count(runs: list[list[int]], label: int) -> None:
-    if runs and runs[-1][0] == label:
-        runs[-1][1] += 1
-    else:
-        runs.append([label, 1])
-
-
-def _earlier(slot: Path, settings: str, input: ImageInput) -> Callable[[bytes], Row | None]:
-    """Return what finds a content's row in the cache that this one replaces."""
-    for folder in sorted(slot.iterdir()):
+def _earlier(made: Path, settings: str, input: ImageInput) -> Callable[[bytes], Row | None]:
+    """Return what finds a content's row in the cache that `made` replaces, of other pictures."""
+    for folder in sorted(path for path in made.parent.iterdir() if path != made):
         with contextlib.suppress(OSError):
             cache = opened(folder, input)
-            if cache is None or cache.index.settings != settings:
+            if isinstance(cache, str) or cache.index.settings != settings:
                 continue
-            known = (folder / DIGESTS).read_bytes()
-            if len(known) == len(cache.pixels) * DIGEST:
-                starts = range(0, len(known), DIGEST)
-                places = {known[start : start + DIGEST]: start // DIGEST for start in starts}
-                return lambda digest: _found(cache, places, digest)
+            known = cache.contents
+            starts = range(0, len(known), DIGEST)
+            places = {known[start : start + DIGEST]: start // DIGEST for start in starts}
+            return functools.partial(_found, cache, places)
     return lambda digest: None
 
 

@@ -288,10 +288,11 @@ def limited(tmp_path: Path, module: str, limit: int, *args: object) -> Any:
 
 
 def test_a_disk_that_fills_while_training(tmp_path: Path) -> None:
-    result = limited(tmp_path, "pretraining", 20_000, "pretrain", "mlp", *QUICK)
+    result = limited(tmp_path, "pretraining", 40_000, "pretrain", "mlp", *QUICK)
     refused(result, 1, "Error: File too large", "weights.safetensors'")
     folder = next((tmp_path / "runs").iterdir())
-    assert {p.name for p in folder.iterdir()} <= {"run.json", "metrics.jsonl", ".lock"}
+    left = {"run.json", "metrics.jsonl", "examples.safetensors", ".lock"}
+    assert {p.name for p in folder.iterdir()} <= left
     assert load(folder).state == "failed"
 
 

@@ -90,7 +90,7 @@ def test_each_cell_is_a_run_measured_once(made: tuple[Workspace, Bench]) -> None
 def test_a_reading_that_was_killed_is_made_again_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each reading is written down before the split is read: what was killed has no figures."""
+    """Each is written down before the model is asked of any example: one that was killed counts."""
     workspace = Workspace(runs=tmp_path / "runs")
     few: dict[str, Any] = {"labels": (20,), "seeds": (0,)}
 
@@ -98,7 +98,7 @@ def test_a_reading_that_was_killed_is_made_again_and_counted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("zoo.pipeline.evaluation.load_test", killed)
+        patched.setattr("zoo.pipeline.evaluation.outputs", killed)
         with pytest.raises(KeyboardInterrupt):
             bench(workspace, tmp_path / "out", **few)
     scratch, other = bench(workspace, tmp_path / "out", **few).cells

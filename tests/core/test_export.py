@@ -661,10 +661,10 @@ def test_golden_vectors_find_what_happened_to_a_file(trained: Any) -> None:
 def test_a_run_whose_data_are_gone_leaves_the_file_intact(
     trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(*_: Any) -> Any:
+    def gone(*_: Any, **__: Any) -> Any:
         raise DataError("there is nothing")
 
-    monkeypatch.setattr(model_files, "load_test", gone)
+    monkeypatch.setattr(model_files, "hold_test", gone)
     proof = pipeline.validate(trained.model, workspace=trained.workspace)
     assert proof.verdict == "intact"
     assert "there is nothing" in row(proof, "test split").figure

@@ -69,7 +69,6 @@ def test_a_classifier_and_its_pretraining(trained: Any) -> None:
 @pytest.mark.parametrize("classes", [4, 20, 120])
 def test_hostile_and_long_names_break_nothing(tmp_path: Path, classes: int) -> None:
     split = Split()
-    split.tests_allowed = True
     registry = Registry(plugins=[zoo_mlp, zoo_heads, plugin(split)])
     workspace = Workspace(plugins=registry, runs=tmp_path / "runs")
     run = pipeline.finetune(

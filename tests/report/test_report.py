@@ -129,24 +129,38 @@ def test_a_pretraining_shows_what_the_decoder_makes(trained: Any) -> None:
     assert "coloured by class" in page.text
 
 
-def test_the_test_split_is_not_read_and_the_record_not_touched(
-    odd: Workspace, split: Split
+def test_no_model_is_asked_of_the_test_split_and_the_record_not_touched(
+    odd: Workspace, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before it was measured nobody loads it; then it is digested, to tell whether it changed."""
     first = pipeline.pretrain(MLP, dataset="odd", training=SHORT, workspace=odd)
     run = pipeline.finetune(first, training=SHORT, workspace=odd)
+    loads = split.tests
     for each in (first, run):
         before = {p.name: p.read_bytes() for p in each.folder.iterdir() if p.is_file()}
         page_of(each, odd)
         after = {p.name: p.read_bytes() for p in each.folder.iterdir() if p.is_file()}
         assert set(after) == {*before, "report.html"}
         assert {name: after[name] for name in before} == before
-    assert split.tests == 0
+    assert split.tests == loads
     assert json.loads((run.folder / "run.json").read_text())["tests"] == []
-    split.tests_allowed = True
-    pipeline.evaluate(run, workspace=odd)
-    split.tests_allowed = False
-    assert "read 1 time for this run" in page_of(run, odd).text
-    assert split.tests == 1
+    evaluation = pipeline.evaluate(run, workspace=odd)
+    monkeypatch.setattr("zoo.pipeline.evaluation.load_test", forbidden)
+    text = page_of(run, odd).text
+    assert "read 1 time for this run" in text
+    assert "The test split changed" not in text
+    split.test_seed = 2
+    hits = round(evaluation.accuracy * evaluation.examples)
+    text = page_of(run, odd).text
+    assert f"{hits} of {evaluation.examples} examples are right" in text
+    assert "The test split changed since the run was made: 40 examples then, 40 now." in text
+    split.test_seed = 0  # the training examples
+    text = page_of(run, odd).text
+    assert "40 examples then, 40 now, 40 of which the run has seen in training." in text
+
+
+def forbidden(*_: Any) -> Any:
+    raise AssertionError("the test split was measured on")
 
 
 def test_two_reports_have_the_same_bytes(odd: Workspace, split: Split) -> None:
@@ -277,11 +291,9 @@ def test_a_file_that_is_not_the_proved_one_is_told(trained: Any) -> None:
 
 
 def finetuned(workspace: Workspace, split: Split, training: TrainConfig, **odd: Any) -> Run:
-    split.tests_allowed = True
     dataset = Component("odd", **odd)
     run = pipeline.finetune(backbone=MLP, dataset=dataset, training=training, workspace=workspace)
     pipeline.evaluate(run, workspace=workspace)
-    split.tests_allowed = False
     return run
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from zoo.cli.options import (
+    WITHOUT_SEEN,
     RunName,
     Sectioned,
     common,
@@ -46,6 +47,7 @@ MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped", "reported": "
 )
 @RUNTIMES
 @PARTIAL
+@WITHOUT_SEEN
 @common(runs=True, data=True, quiet=True)
 @click.pass_context
 def export(
@@ -55,6 +57,7 @@ def export(
     output: Path | None,
     runtimes: str | None,
     partial: bool,
+    without_seen: bool,
     runs_root: Path | None,
     data_root: Path | None,
     quiet: bool,
@@ -72,6 +75,7 @@ def export(
             config=config,
             runtimes=_names(runtimes),
             partial=partial,
+            without_seen=without_seen,
             workspace=workspace_of(ctx, runs_root, data_root),
         )
     if as_json:

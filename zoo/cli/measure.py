@@ -6,19 +6,28 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.options import RunName, common, following, progress, workspace_of
+from zoo.cli.options import (
+    WITHOUT_SEEN,
+    RunName,
+    common,
+    following,
+    progress,
+    workspace_of,
+)
 from zoo.cli.output import percent, print_json, table
 
 
 @click.command()
 @click.argument("run", type=RunName())
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, …")
+@WITHOUT_SEEN
 @common(runs=True, data=True, quiet=True)
 @click.pass_context
 def evaluate(
     ctx: click.Context,
     run: str,
     device: str,
+    without_seen: bool,
     runs_root: Path | None,
     data_root: Path | None,
     quiet: bool,
@@ -29,7 +38,7 @@ def evaluate(
         from zoo.pipeline import evaluate as twin
 
         workspace = workspace_of(ctx, runs_root, data_root)
-        found = twin(run, device=device, workspace=workspace)
+        found = twin(run, device=device, without_seen=without_seen, workspace=workspace)
     if as_json:
         print_json(found)
         return
@@ -37,7 +46,8 @@ def evaluate(
     click.echo(
         f"{found.run}\naccuracy {percent(found.accuracy)} (95 % interval"
         f" {' to '.join(map(percent, found.interval))}) on {found.examples:,} test examples of"
-        f" {found.dataset}; the test split has been read {times} for this run"
+        f" {found.dataset}{_left_out(found.left_out)}; the test split has been read {times} for"
+        " this run"
     )
     table(
         ("class", "precision", "recall", "examples"),
@@ -47,7 +57,12 @@ def evaluate(
     rows = [(name, *counts) for name, counts in zip(names, found.confusion, strict=True)]
     table(("true \\ predicted", *names), rows)
     folder = workspace.finetuned(run).folder
-    click.echo(f"Next: {following(ctx, f'export {folder}', '--data-root')}")
+    more = " --without-seen" if found.left_out else ""
+    click.echo(f"Next: {following(ctx, f'export {folder}{more}', '--data-root')}")
+
+
+def _left_out(count: int) -> str:
+    return f" ({count:,} more were left out: the run has seen them)" if count else ""
 
 
 @click.command()

@@ -51,6 +51,13 @@ RUNS = click.option(
 )
 
 
+WITHOUT_SEEN = click.option(
+    "--without-seen",
+    is_flag=True,
+    help="Measure on the test examples alone that the run has not seen in training.",
+)
+
+
 def workspace_of(
     ctx: click.Context, runs_root: Path | None = None, data_root: Path | None = None
 ) -> Any:

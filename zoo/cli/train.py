@@ -144,6 +144,12 @@ def _flags(command: click.Command) -> set[str]:
     is_flag=True,
     help="Go on from a finished finetuning: train on its own labels of the examples without.",
 )
+@click.option(
+    "--without-seen",
+    is_flag=True,
+    help="Go on though RUN has seen what are test examples now; they are left out of every measure"
+    " that says --without-seen too.",
+)
 @common(runs=True, data=True, quiet=True)
 @click.pass_context
 def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
@@ -179,6 +185,7 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
             head=component(ctx, "head", params["head"], params["head_pairs"]),
             training=make(TrainConfig, given(ctx, TrainConfig)),
             finetune=make(FinetuneConfig, given(ctx, FinetuneConfig)),
+            without_seen=params["without_seen"],
             workspace=workspace,
         )
     _report(ctx, run, params["as_json"])
@@ -207,6 +214,7 @@ def _self_train(ctx: click.Context, source: str | None, params: dict[str, Any]) 
             source,
             training=make(TrainConfig, given(ctx, TrainConfig)),
             self_train=make(SelfTrainConfig, given(ctx, SelfTrainConfig)),
+            without_seen=params["without_seen"],
             workspace=workspace,
         )
     _report(ctx, run, params["as_json"])
@@ -265,7 +273,8 @@ def _probes(figures: dict[str, float]) -> list[str]:
 def _next(ctx: click.Context, run: Any) -> str:
     folder = shlex.quote(str(run.folder))
     if run.record.kind == "finetune":
-        return following(ctx, f"evaluate {folder}", "--data-root")
+        more = " --without-seen" if run.record.data and run.record.data.left_out else ""
+        return following(ctx, f"evaluate {folder}{more}", "--data-root")
     options = "--labels 100 --epochs 40 --batch-size 20"
     return following(ctx, f"finetune {folder} {options}", "--runs", "--data-root")
 

@@ -16,6 +16,8 @@ from zoo.pictures import RULE
 SCHEMA = 1
 LAYOUTS = ("NCHW", "NHWC")
 PRECISIONS = ("fp32", "int8", "fp16")
+NEW = "test examples new to the run"
+"""The row of a proof by which a bundle says that no test example was trained on."""
 INPUT = "image"
 OUTPUTS = ("logits", "probabilities")
 PIXELS = {1: "Gray8", 3: "Rgb8"}
@@ -26,7 +28,8 @@ class Card:
     """The metadata of an exported file; no date and no path, so that two exports are equal.
 
     `metrics` holds fractions 0..1: `accuracy` on the data set's test split. `dataset_sha256` is
-    that of the test split: inputs, then labels as int64. `batch` is None where any size is taken.
+    that of the test split: inputs, then labels as int64, without the `left_out` examples that the
+    run has seen. `batch` is None where any size is taken.
     `quantization` says of an int8 or fp16 file how it was made and how it agrees with its twin.
     """
 
@@ -44,6 +47,7 @@ class Card:
     precision: str = "fp32"
     quantization: dict[str, Any] | None = None
     target: str = ""
+    left_out: int = 0
 
     @property
     def shape(self) -> list[int | str]:
@@ -97,6 +101,8 @@ class Card:
             written["zoo.quantization"] = _dump(self.quantization)
         if self.target:
             written["zoo.target"] = self.target
+        if self.left_out:
+            written["zoo.left_out"] = str(self.left_out)
         if self.input.channels in PIXELS:  # keys of the ONNX specification
             written["Image.BitmapPixelFormat"] = PIXELS[self.input.channels]
             written["Image.ColorSpaceGamma"] = "SRGB"
@@ -134,6 +140,7 @@ def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
             precision=metadata["zoo.precision"],
             quantization=None if written is None else json.loads(written),
             target=metadata.get("zoo.target", ""),
+            left_out=int(metadata.get("zoo.left_out", "0")),
         )
         wrong = _unsound(card, described, metadata)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -159,6 +166,7 @@ def _unsound(card: Card, described: dict[str, Any], metadata: Mapping[str, str])
         "metrics": _numbers(card.metrics) and isinstance(card.metrics.get("accuracy"), int | float),
         "versions": isinstance(card.versions, dict),
         "precision": card.precision in PRECISIONS,
+        "left_out": card.left_out >= 0,
         "quantization": (card.quantization is None) == (card.precision == "fp32")
         and (card.quantization is None or isinstance(card.quantization, dict)),
         "seal": re.fullmatch(r"[0-9a-f]{64}", metadata.get(KEY, "")) is not None,

@@ -66,6 +66,7 @@ class Reference:
     logits: Array  # float32 N x classes
     torch: Array  # float32 N x classes
     card: Card
+    apart: Row | None = None  # whether the run has seen a test example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,8 +180,8 @@ def _identity(card: Card, reference: Reference | str) -> Iterator[Row]:
         yield Row("what its run records", "skipped", reference)
         return
     wanted = reference.card
-    rest = ("run", "input", "components", "license", "layout", "batch", "precision", "target")
-    wrong = [name for name in rest if getattr(card, name) != getattr(wanted, name)]
+    rest = "run input components license layout batch precision target left_out"
+    wrong = [name for name in rest.split() if getattr(card, name) != getattr(wanted, name)]
     if set(card.metrics) != set(wanted.metrics):
         wrong.append("metrics")
     yield _row(
@@ -192,6 +193,7 @@ def _identity(card: Card, reference: Reference | str) -> Iterator[Row]:
     yield _row("metadata as the run records", not wrong, ", ".join(wrong) or "equal")
     same = card.dataset_sha256 == wanted.dataset_sha256
     yield _row("test split as recorded", same, f"{card.dataset_sha256[:12]}, {card.dataset}")
+    yield from [reference.apart] if reference.apart else []
 
 
 def _inputs(file: ModelFile, evidence: Evidence) -> Array:

@@ -27,6 +27,7 @@ class Compared:
     """One run, what it was made with but for the seed, and what was measured of it.
 
     `examples` carried a label and were trained on; `held` carried one too, and were held out.
+    `test_sha256` is that of the test split it was measured on, None where that was not kept.
     """
 
     run: str
@@ -40,6 +41,7 @@ class Compared:
     seconds: tuple[float, float]
     examples: int
     held: int
+    test_sha256: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ def compare(runs: Sequence[Run | str | Path], *, workspace: Workspace | None = N
         for each in block:
             groups.setdefault(named[each.run], []).append(each)
         made += _rows({n: _once_a_seed(n, members, notes) for n, members in groups.items()}, notes)
-    notes += _machines(compared)
+    notes += _splits(compared) + _machines(compared)
     return Comparison(
         rows=[row for row, _, _ in made],
         held=[held for _, held, _ in made],
@@ -139,6 +141,7 @@ def _compared(run: Run, workspace: Workspace) -> Compared:
         seconds=_seconds([*parents, record]),
         examples=_labelled(record),
         held=int(record.metrics.get("validation_examples", 0)),
+        test_sha256=reading.get("test_sha256"),
     )
 
 
@@ -225,9 +228,8 @@ def _said(value: Any) -> str:
 
 
 def _block(each: Compared) -> str:
-    """What runs must share for their accuracies to stand in one column: the set, the labels."""
-    data = {k: v for k, v in each.settings.items() if k.split(".")[0] in ("dataset", "labels")}
-    return _json(data)
+    """What runs must share for accuracies to stand in one column: the set, test split, labels."""
+    return _json([_of(each.settings, "dataset", "labels"), each.test_sha256])
 
 
 def _blocks(compared: Sequence[Compared]) -> dict[str, list[Compared]]:
@@ -274,6 +276,28 @@ def _unequal(members: Sequence[Compared], base: Sequence[Compared]) -> list[str]
         seeds = ", ".join(map(str, sorted(lone)))
         said.append(f"{names}: seeds {seeds} are not in both, and not in the difference.")
     return said
+
+
+def _splits(compared: Sequence[Compared]) -> list[str]:
+    """Say where runs on one data set were measured on several test splits, or nobody knows."""
+    found: dict[str, set[str | None]] = {}
+    names = {}
+    for each in compared:
+        data = _json(_of(each.settings, "dataset"))
+        found.setdefault(data, set()).add(each.test_sha256)
+        names[data] = each.settings["dataset"]
+    said = []
+    for data in [data for data, splits in found.items() if len(splits) > 1]:
+        unknown = " (of some it was not kept which)" if None in found[data] else ""
+        said.append(
+            f"The runs on {names[data]} were measured on several test splits{unknown}: these stand"
+            " in rows of their own. To measure on one, type zoo evaluate RUN for each."
+        )
+    return said
+
+
+def _of(settings: Mapping[str, Any], *kinds: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name.split(".")[0] in kinds}
 
 
 def _machines(compared: Sequence[Compared]) -> list[str]:

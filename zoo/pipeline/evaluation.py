@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +14,13 @@ from zoo.data import checked
 from zoo.errors import DataError
 from zoo.evidence.spread import wilson
 from zoo.models import Classifier
-from zoo.pipeline import assembly
+from zoo.pipeline import assembly, identity, leakage, sameness
+from zoo.pipeline.assembly import Part
+from zoo.pipeline.leakage import Held
 from zoo.pipeline.workspace import Workspace
+from zoo.progress import current
 from zoo.report import outcomes
-from zoo.runs import Run
+from zoo.runs import Run, load
 from zoo.training import cpu_threads, outputs, resolve_device
 
 
@@ -32,7 +36,10 @@ class ClassFigures:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Figures of a classifier on the test split; `confusion[true][predicted]` counts examples."""
+    """Figures of a classifier on the test split; `confusion[true][predicted]` counts examples.
+
+    `left_out` more were not measured on, for the run has seen them.
+    """
 
     run: str
     dataset: str
@@ -42,16 +49,22 @@ class Evaluation:
     classes: list[ClassFigures]
     confusion: list[list[int]]
     test_readings: int
+    left_out: int = 0
 
 
 def evaluate(
-    run: Run | str | Path, *, device: str = "auto", workspace: Workspace | None = None
+    run: Run | str | Path,
+    *,
+    device: str = "auto",
+    without_seen: bool = False,
+    workspace: Workspace | None = None,
 ) -> Evaluation:
     """Measure a finished finetuning on its data set's test split, and record the reading.
 
     The reading holds the accuracy's 95 % interval, Wilson's: how far it may lie from the accuracy
-    on all examples of that kind.
-    What it showed example by example is left in the run's folder, for `report`.
+    on all examples of that kind. `without_seen` leaves out test examples that the run has seen.
+    What it showed example by example is left in the run's folder, for `report`. Raises `DataError`
+    where the split changed and has such examples by now, unless they are left out.
     """
     workspace = workspace or Workspace()
     run = workspace.finetuned(run)
@@ -59,9 +72,9 @@ def evaluate(
     used = resolve_device(device)
     classifier.to(used)
     with cpu_threads(run.record.threads):
-        check_test(run, data)
-        reading = run.add_test("evaluate")
-        examples = load_test(run, data, workspace)
+        held = hold_test(run, data, workspace, "evaluate", without_seen=without_seen)
+        examples = held.examples
+        reading = run.add_test("evaluate", **held.reading)
         logits = outputs(classifier, examples.inputs)
     assert examples.labels is not None
     matrix = confusion(logits.argmax(1), examples.labels, len(run.record.classes))
@@ -80,21 +93,39 @@ def evaluate(
         classes=_per_class(matrix, run.record.classes),
         confusion=matrix.tolist(),
         test_readings=len(run.record.tests),
+        left_out=held.left_out,
     )
 
 
-def accuracy_once(run: Run, workspace: Workspace, device: str = "auto") -> float:
-    """Return the accuracy on the test split, read only where it was not read before."""
+def reading_once(run: Run, workspace: Workspace, device: str = "auto") -> dict[str, Any]:
+    """Return a reading of the test split as it is, made only where there is none yet."""
     if run.record.evaluations:
-        return float(run.record.evaluations[0]["accuracy"])
-    return evaluate(run, device=device, workspace=workspace).accuracy
+        part, data = describe(run, workspace)
+        test = identity.digest_test(part, data)
+        now = None if test is None else test.sha256
+        for reading in run.record.evaluations:
+            if now is None or reading.get("test_sha256", now) == now:
+                return reading
+        current().note(f"the test split changed since {run.name} was measured: measured anew")
+    evaluate(run, device=device, workspace=workspace)
+    return load(run.folder).record.evaluations[-1]
+
+
+def accuracy_once(run: Run, workspace: Workspace, device: str = "auto") -> float:
+    """Return the accuracy on the test split as it is, read only where it was not read before."""
+    return float(reading_once(run, workspace, device)["accuracy"])
 
 
 def load_classifier(run: Run, workspace: Workspace) -> tuple[Classifier, Dataset]:
     """Build the classifier of a finished finetuning, on the CPU, and describe its data set."""
-    part = assembly.recorded(workspace, "dataset", run.record.dataset)
-    data = assembly.build_dataset(workspace, part)
+    _, data = describe(run, workspace)
     return classifier_of(run, workspace), data
+
+
+def describe(run: Run, workspace: Workspace) -> tuple[Part, Dataset]:
+    """Describe the data set of a run; nothing of it is read yet."""
+    part = assembly.recorded(workspace, "dataset", run.record.dataset)
+    return part, assembly.build_dataset(workspace, part)
 
 
 def classifier_of(run: Run, workspace: Workspace) -> Classifier:
@@ -111,19 +142,38 @@ def classifier_of(run: Run, workspace: Workspace) -> Classifier:
     return classifier.eval()
 
 
-def check_test(run: Run, data: Dataset) -> None:
+def check_test(run: Run, data: Dataset, workspace: Workspace) -> None:
     """Refuse a data set that has no test split, or another one than the run was trained for."""
     name = run.record.dataset.name
     if data.test is None:
         raise DataError(f"Dataset '{name}' has no test split to measure on.")
-    if list(data.classes) != run.record.classes or data.input != run.data_input:
+    if change := sameness.change_of(run.record, data.classes, data.input.shape):
         raise DataError(
-            f"Dataset '{name}' is no longer the one that run '{run.name}' was trained for."
+            f"Dataset '{name}' is no longer the one that run '{run.name}' was trained for:"
+            f" {change}:{sameness.commands_anew(run, workspace)}"
         )
 
 
+def hold_test(
+    run: Run,
+    data: Dataset,
+    workspace: Workspace,
+    by: str,
+    *,
+    without_seen: bool = False,
+    refuse: bool = True,
+) -> Held:
+    """Load the test split and hold it against what the run has seen; the caller counts a reading.
+
+    Raises `DataError` as `leakage.hold` does, and where there is no such split.
+    """
+    check_test(run, data, workspace)
+    examples = load_test(run, data, workspace)
+    return leakage.hold(run, examples, workspace, by, without_seen=without_seen, refuse=refuse)
+
+
 def load_test(run: Run, data: Dataset, workspace: Workspace) -> Examples:
-    """Load the test split; the caller records the reading. Raises `DataError`."""
+    """Load the test split whole. Raises `DataError`."""
     owner = f"The test split of dataset '{run.record.dataset.name}'"
     assert data.test is not None  # check_test
     part = assembly.recorded(workspace, "dataset", run.record.dataset)

@@ -16,7 +16,7 @@ from zoo.export import golden as vectors
 from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
 from zoo.export.modelfile import ModelFile, open_model
-from zoo.export.proof import Evidence, Proof, prove
+from zoo.export.proof import Evidence, Proof, Reference, prove
 from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
 from zoo.folders import check_writable, workshop, write_atomic
@@ -50,6 +50,7 @@ def export(
     config: ExportConfig | None = None,
     runtimes: Sequence[str] | None = None,
     partial: bool = False,
+    without_seen: bool = False,
     workspace: Workspace | None = None,
 ) -> Exported:
     """Write a finished finetuning as one ONNX file, by default `model.onnx` in the run's folder.
@@ -58,7 +59,8 @@ def export(
     its name only when it is proved: onnxruntime has reproduced PyTorch on the whole test split,
     or a smaller file its fp32 twin within its bounds; `ProofError` otherwise. `partial` lets rows
     be skipped. `runtimes` must run it as well; None asks `ZOO_RUNTIMES`, else only reports those
-    that are installed. `proof.json` stands beside it.
+    that are installed. `proof.json` stands beside it. Raises `DataError` where the test split
+    changed and has examples by now that the run has seen, unless `without_seen` leaves them out.
     """
     workspace = workspace or Workspace()
     config = settled(config or ExportConfig())
@@ -71,7 +73,7 @@ def export(
         named = target.with_suffix(".onnx")
         raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
     with cpu_threads(run.record.threads):
-        source = model_files.read(run, workspace, "export")
+        source = model_files.read(run, workspace, "export", without_seen=without_seen)
         current().note("exporting")
         made = shrinking.make(source, config)
         with workshop(target) as folder:
@@ -80,7 +82,7 @@ def export(
             current().note("proving with onnxruntime")
             file = open_model(candidate)
             evidence = Evidence(
-                reference=shrinking.reference_of(source, file, made.twin),
+                reference=_reference(source, file, made.twin),
                 golden=_own_golden(source, made),
                 remake=lambda: shrinking.make_again(source, file),
                 runtimes=gates,
@@ -112,7 +114,8 @@ def validate(
 
     The run is the one given, the one whose folder the file lies in, or the one of the file's
     metadata under the runs folder; golden vectors are those of the `proof.json` beside the file,
-    or beside it in its run. What is not there is skipped, and the verdict `intact` at best.
+    or beside it in its run. What is not there is skipped, and the verdict `intact` at best. Test
+    examples that were left out of the file's own measure are left out again.
     Raises `ModelFileError` for a file whose structure is not sound.
     """
     workspace = workspace or Workspace()
@@ -145,7 +148,8 @@ def _evidence(
 ) -> Evidence:
     """Gather what the run has to say; a data set that is gone leaves its rows to be skipped."""
     try:
-        source = model_files.read(run, workspace, "validate")
+        left_out = file.card.left_out > 0
+        source = model_files.read(run, workspace, "validate", without_seen=left_out, refuse=False)
     except ZooError as error:
         reason = f"the run cannot be read again: {error}"
         return Evidence(reason, golden, reason, gates, others)
@@ -154,8 +158,14 @@ def _evidence(
         remake = f"made by {other}"
     else:
         remake = functools.partial(shrinking.make_again, source, file)
-    reference = shrinking.reference_of(source, file)
+    reference = _reference(source, file)
     return Evidence(reference, golden, remake, gates, others)
+
+
+def _reference(source: Source, file: ModelFile, twin: bytes | None = None) -> Reference:
+    """Return what a file must say, and whether it is said of examples that are new to the run."""
+    found = shrinking.reference_of(source, file, twin)
+    return dataclasses.replace(found, apart=model_files.apart_row(source.held))
 
 
 def _origin(file: ModelFile, workspace: Workspace) -> Run | str:

@@ -16,6 +16,8 @@ from zoo.loggers import check_logger
 from zoo.models import Classifier, stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
+from zoo.pipeline.identity import keep, origin_of
+from zoo.pipeline.leakage import check_origin
 from zoo.pipeline.making import (
     augmenter,
     begun,
@@ -57,6 +59,7 @@ def finetune(
     training: TrainConfig | None = None,
     finetune: FinetuneConfig | None = None,
     input: ImageInput | None = None,
+    without_seen: bool = False,
     workspace: Workspace | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> Run:
@@ -66,7 +69,9 @@ def finetune(
     `backbone` is trained from scratch. `dataset` is the pretraining's unless it is given; another
     one is resized, and its channels mapped, to the input the backbone was built for. `input` is
     what a backbone from scratch is built for, where that is not the data set's own.
-    Raises `ZooError` before any data is loaded where the parts do not go together.
+    Raises `ZooError` before any data is loaded where the parts do not go together, and before any
+    training where the pretraining has seen what are test examples now; `without_seen` goes on, and
+    such examples are left out whenever the run is measured.
     """
     workspace = workspace or Workspace()
     training = make(TrainConfig, to_json(training or TrainConfig()))
@@ -76,7 +81,14 @@ def finetune(
     parent = None if source is None else workspace.pretrained(source)
     parts = _parts(workspace, parent, backbone, dataset, head)
     return make_finetuning(
-        workspace, parts, training, finetune, parent=parent, input=input, recipe=recipe
+        workspace,
+        parts,
+        training,
+        finetune,
+        parent=parent,
+        input=input,
+        recipe=recipe,
+        without_seen=without_seen,
     )
 
 
@@ -90,6 +102,7 @@ def make_finetuning(
     input: ImageInput | None = None,
     recipe: dict[str, Any] | None = None,
     resumed: Run | None = None,
+    without_seen: bool = False,
 ) -> Run:
     """Make a run of these parts, or go on with the one that `resumed` began."""
     check_finetuning(training, finetune)
@@ -126,11 +139,15 @@ def make_finetuning(
             finetune=to_json(finetune),
             parent=parent_record(parent) if parent else None,
         )
+        origin = origin_of(parts["dataset"], data, [parent] if parent else [], place, resumed)
+        if not (resumed or without_seen):
+            check_origin(origin, parent, parts["dataset"].entry.name, workspace)
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
                 examples, train, held = labelled_examples(
                     parts["dataset"], data, training, finetune
                 )
+            keep(run, origin, parts["dataset"], examples, train, held, workspace)
             classifier = Classifier(preprocess, model.encoder, top, frozen=finetune.freeze)  # type: ignore[arg-type]
             module = Finetuning(
                 classifier,

@@ -22,6 +22,7 @@ from zoo.errors import BadOption, PluginFault, RunError, TrainingError, ZooError
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
 from zoo.pipeline.assembly import Part
+from zoo.pipeline.sameness import change_of
 from zoo.pipeline.sources import sources_of
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -169,12 +170,11 @@ def _begin(workspace: Workspace, resumed: Run | None, record: Record, place: Pla
         run = Run(folder, record, main=False)
     if resumed:
         before = resumed.record
-        for name in ("classes", "data_input", "input"):
-            if getattr(before, name) != getattr(record, name):
-                raise RunError(
-                    f"Dataset '{before.dataset.name}' is no longer the one that run"
-                    f" '{resumed.name}' began with: its {name.replace('_', ' ')} changed."
-                )
+        if change := change_of(before, record.classes, record.data_input):
+            raise RunError(
+                f"Dataset '{before.dataset.name}' is no longer the one that run '{resumed.name}'"
+                f" began with: {change}."
+            )
         changed = [n for n, v in record.versions.items() if before.versions.get(n, v) != v]
         for name in changed:
             current().note(

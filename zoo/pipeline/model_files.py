@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 import torch
 
 from zoo.api import Dataset
-from zoo.export.card import Card
+from zoo.export.card import NEW, Card
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import ModelFile
+from zoo.export.proof import Row
 from zoo.export.runtime import Array
 from zoo.export.targets import ExportConfig
 from zoo.models import Classifier
-from zoo.pipeline.evaluation import accuracy_of, check_test, load_classifier, load_test
+from zoo.pipeline.evaluation import accuracy_of, hold_test, load_classifier
+from zoo.pipeline.leakage import Held
 from zoo.pipeline.making import versions
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
@@ -29,7 +30,10 @@ MADE_BY = ("plugzoo", "torch", "onnx", "onnxscript")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a file is made from: a finished run, its classifier, and its test split."""
+    """What a file is made from: a finished run, its classifier, and its test split.
+
+    `held` says what of that split is measured on, and how it stands to what the run has seen.
+    """
 
     run: Run
     workspace: Workspace
@@ -39,16 +43,22 @@ class Source:
     labels: Array  # int64 N
     logits: Array  # float32 N x classes: PyTorch's
     accuracy: float
-    sha256: str
+    held: Held
 
 
-def read(run: Run, workspace: Workspace, by: str) -> Source:
-    """Load a run's classifier and its test split; the reading is recorded."""
+def read(
+    run: Run, workspace: Workspace, by: str, *, without_seen: bool = False, refuse: bool = True
+) -> Source:
+    """Load a run's classifier and its test split; the reading is recorded.
+
+    Raises `DataError` where the split has examples by now that the run was trained on, unless
+    `without_seen` leaves them out, or `refuse` is false.
+    """
     classifier, data = load_classifier(run, workspace)
-    check_test(run, data)
-    reading = run.add_test(by)
-    examples = load_test(run, data, workspace)
+    held = hold_test(run, data, workspace, by, without_seen=without_seen, refuse=refuse)
+    examples = held.examples
     assert examples.labels is not None
+    reading = run.add_test(by, **held.reading)
     logits = outputs(classifier, examples.inputs)
     accuracy = accuracy_of(logits, examples.labels)
     run.finish_test(reading, accuracy=accuracy, examples=len(examples))
@@ -63,15 +73,24 @@ def read(run: Run, workspace: Workspace, by: str) -> Source:
         labels=labels,
         logits=logits.to(torch.float32).numpy(),
         accuracy=accuracy,
-        sha256=_digest(images, labels.astype("<i8")),
+        held=held,
     )
 
 
-def _digest(*arrays: Array) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.data)
-    return digest.hexdigest()
+def apart_row(held: Held) -> Row:
+    """Say as a row of a proof whether the run has seen an example that it is measured on."""
+    told = f"all {len(held.examples):,}"
+    if held.left_out:
+        told += f"; {held.left_out:,} that it has seen were left out"
+    elif held.leaked:
+        figure = f"the split changed: it has seen {held.leaked:,} of {held.total:,} in training"
+        return Row(NEW, "failed", figure)
+    elif held.seen:
+        figure = f"it has seen {held.seen:,} of {held.total:,}, as the data set was made"
+        return Row(NEW, "reported", figure)
+    if held.doubt:
+        return Row(NEW, "reported", f"not known: {held.doubt}")
+    return Row(NEW, "passed", told)
 
 
 def full_precision(source: Source, config: ExportConfig) -> bytes:
@@ -130,7 +149,8 @@ def card_of(
         metrics={"accuracy": accuracy},
         weights_sha256=str(record.weights_sha256),
         versions={name: here.get(name, "") for name in makers},
-        dataset_sha256=source.sha256,
+        dataset_sha256=source.held.sha256,
+        left_out=source.held.left_out,
         license=config.license,
         layout=config.layout.upper(),
         batch=config.batch,

@@ -15,7 +15,9 @@ from zoo.data import checked, holdout
 from zoo.errors import DataError, ZooError
 from zoo.pipeline import assembly
 from zoo.pipeline.finetuning import labelled_examples
+from zoo.pipeline.identity import digested, same_split
 from zoo.pipeline.reviving import Model, revive
+from zoo.pipeline.sameness import change_of
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.report import generation, saliency
@@ -114,8 +116,8 @@ def _attempt(deed: Callable[[], T]) -> T | Absent:
 def _pool(run: Run, model: Model) -> Pool:
     """Split the training split as the run did, and say which part of it is looked at."""
     training = make(TrainConfig, run.record.training)
-    if model.data.input != run.data_input or list(model.data.classes) != run.record.classes:
-        raise _changed(run)
+    if change := change_of(run.record, model.data.classes, model.data.input.shape):
+        raise _changed(run, change)
     if run.record.finetune is not None:
         finetune = make(FinetuneConfig, run.record.finetune)
         examples, train, held = labelled_examples(model.dataset, model.data, training, finetune)
@@ -124,8 +126,9 @@ def _pool(run: Run, model: Model) -> Pool:
             loaded = model.data.train()
         examples = checked(loaded, model.data.input.shape, None, model.dataset.entry.owner)
         train, held = holdout(len(examples), training.validation, training.seed)
-    if len(held) != run.record.metrics.get("validation_examples", len(held)):
-        raise _changed(run)
+    counted = run.record.metrics.get("validation_examples", len(held))
+    if len(held) != counted or same_split(run, "train", digested(examples)) is False:
+        raise _changed(run, "its training split changed")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     train = train[order]  # a draw of labels is in the order of the data set
     told = "held-out validation examples" if len(held) else "training examples"
@@ -139,10 +142,10 @@ def _pool(run: Run, model: Model) -> Pool:
     )
 
 
-def _changed(run: Run) -> DataError:
+def _changed(run: Run, change: str) -> DataError:
     return DataError(
         f"Dataset '{run.record.dataset.name}' is no longer the one that run '{run.name}' was"
-        " trained on."
+        f" trained on: {change}."
     )
 
 

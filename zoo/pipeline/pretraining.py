@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from zoo.api import Component, Dataset, PretrainConfig, TrainConfig
+from zoo.api import Component, Dataset, Examples, PretrainConfig, TrainConfig
 from zoo.config import make, to_json
 from zoo.data import Batches, check_counts, checked, holdout
 from zoo.loggers import check_logger
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
+from zoo.pipeline.identity import keep, origin_of
 from zoo.pipeline.making import (
     augmenter,
     begun,
@@ -119,17 +120,21 @@ def make_pretraining(
             pretrain=to_json(pretrain),
         )
         record.teachers = library.fingerprints
+        taught = list(library.runs.values())
+        origin = origin_of(parts["dataset"], data, taught, place, resumed, library.files)
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
-                inputs, labels = _inputs(parts["dataset"], data)
+                splits = _splits(parts["dataset"], data)
+            inputs = [split.inputs for split in splits]
             # Held out of the training split alone, as in finetuning: what that is validated on
             # is never pretrained on.
             count = len(inputs[0])
             train, held = holdout(count, training.validation, training.seed)
             train = torch.cat([train, torch.arange(count, sum(map(len, inputs)))])
+            keep(run, origin, parts["dataset"], splits, train, held, workspace)
             module = Pretraining(preprocess, model, task).to(device)
             batches, validation = make_batches((inputs,), train, held, training, place)
-            probe = _probe(pretrain, training, module, inputs[0], held, labels, data, place)
+            probe = _probe(pretrain, training, module, splits[0], held, data, place)
             seed_everything(training.seed + place.rank)
             goal = Goal(parts["objective"].entry.spec.watch)
             with telling(run, training) as tell, training_guard(parts, training):
@@ -164,22 +169,21 @@ def _fewest(training: TrainConfig, place: Place) -> int:
     return max(1, min(2, *(count // place.world for count in counts)))
 
 
-def _inputs(part: Part, data: Dataset) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """Return the inputs of the training split, then the unlabelled ones; labels of the first."""
+def _splits(part: Part, data: Dataset) -> list[Examples]:
+    """Return the training split, then the unlabelled one, if any."""
     with assembly.guarded(part.entry, "loaded"):
-        splits = [data.train()] + ([data.unlabelled()] if data.unlabelled else [])
-    inputs = [checked(s, data.input.shape, None, part.entry.owner).inputs for s in splits]
-    current().note(f"{sum(map(len, inputs)):,} examples of {part.entry.name}, labels unused")
-    return inputs, splits[0].labels
+        loaded = [data.train()] + ([data.unlabelled()] if data.unlabelled else [])
+    splits = [checked(split, data.input.shape, None, part.entry.owner) for split in loaded]
+    current().note(f"{sum(map(len, splits)):,} examples of {part.entry.name}, labels unused")
+    return splits
 
 
 def _probe(
     config: PretrainConfig,
     training: TrainConfig,
     module: Pretraining,
-    inputs: torch.Tensor,
+    examples: Examples,
     held: torch.Tensor,
-    labels: torch.Tensor | None,
     data: Dataset,
     place: Place,
 ) -> Probe | None:
@@ -187,13 +191,14 @@ def _probe(
 
     Several processes have none: a part of a module must not be called around its wrapper.
     """
+    labels = examples.labels
     if config.probe == "none" or labels is None or place.world > 1:
         return None
     held, classes = held[:PROBED], len(data.classes)
     known = labels[held]
     if len(set(known.tolist())) < 2 or not 0 <= int(known.min()) <= int(known.max()) < classes:
         return None
-    batches = Batches((inputs,), 512, indices=held, device=place.device)
+    batches = Batches((examples.inputs,), 512, indices=held, device=place.device)
     return Probe(config.probe, module, batches, known, classes, training)
 
 

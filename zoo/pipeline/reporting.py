@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
 from zoo.folders import check_writable, write_atomic
 from zoo.pipeline import observing
+from zoo.pipeline.evaluation import describe
+from zoo.pipeline.identity import digest_test, read
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.report import configuration, outcomes, records
@@ -74,6 +77,7 @@ def gather(run: Run, workspace: Workspace) -> Facts:
         metrics=run.metrics(),
         parameters=seen.parameters,
         tested=_tested(run),
+        doubts=_doubts(run, workspace),
         autoencoded=seen.autoencoded,
         mapped=seen.mapped,
         looked=seen.looked,
@@ -83,6 +87,31 @@ def gather(run: Run, workspace: Workspace) -> Facts:
         commands=configuration.commands_of(record, parents, workspace.registry),
         watch=seen.watch,
     )
+
+
+def _doubts(run: Run, workspace: Workspace) -> list[str]:
+    """Hold the last reading of the test split against the split as it is; no model is asked."""
+    readings = [test for test in run.record.tests if "accuracy" in test]
+    if not readings:
+        return []
+    last, said = readings[-1], []
+    if left_out := last.get("left_out"):
+        said.append(f"{left_out:,} more test examples were left out: the run has seen them.")
+    with contextlib.suppress(ZooError):  # a data set that is gone: what it lacks is told elsewhere
+        test = digest_test(*describe(run, workspace))
+        known = read(run)
+        if test is not None and known is not None:
+            leaked = int(known.leaked(test.examples).sum())
+            before = run.record.data and run.record.data.splits.get("test")
+            if before and before.sha256 != test.sha256:
+                seen = f", {leaked:,} of which the run has seen in training" if leaked else ""
+                said.append(
+                    f"The test split changed since the run was made: {before.examples:,} examples"
+                    f" then, {len(test):,} now{seen}."
+                )
+    for text in said:
+        current().note(f"{run.name}: {text}")
+    return said
 
 
 def _tested(run: Run) -> Outcomes | Absent | None:

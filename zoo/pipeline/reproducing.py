@@ -17,6 +17,7 @@ from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import evaluate
 from zoo.pipeline.finetuning import make_finetuning
 from zoo.pipeline.pretraining import make_pretraining
+from zoo.pipeline.sameness import change_of
 from zoo.pipeline.self_training import make_self_training
 from zoo.pipeline.stated import Stated, stated
 from zoo.pipeline.teaching import Library
@@ -150,11 +151,10 @@ def _check(found: Stated, workspace: Workspace, device: str | None) -> None:
         _training(record, device)
         resolve_device(device or record.device)
         data = assembly.build_dataset(workspace, parts["dataset"])
-        changed = list(data.classes) != record.classes
-        if changed or list(data.input.shape) != record.data_input:
+        if change := change_of(record, data.classes, data.input.shape):
             raise DataError(
                 f"Dataset '{record.dataset.name}' is no longer the one that run '{record.run}' was"
-                f" trained on: its {'classes' if changed else 'input'} changed."
+                f" trained on: {change}."
             )
         if record is found.record and found.accuracy is not None and data.test is None:
             raise DataError(f"Dataset '{record.dataset.name}' has no test split to measure on.")
@@ -270,13 +270,16 @@ def _differences(pairs: Sequence[tuple[Record, Record]], run: Record) -> list[Di
 
 def _figures(then: Record, now: Record) -> Iterator[tuple[str, Any, Any]]:
     yield "teachers", then.teachers, now.teachers
+    before, after = (record.data.splits if record.data else {} for record in (then, now))
+    for split in sorted(before.keys() & after.keys()):
+        yield f"SHA-256 of the {split} split", before[split].sha256, after[split].sha256
     yield "weights_sha256", then.weights_sha256, now.weights_sha256
     for name in COUNTS:
         yield name, then.metrics.get(name), now.metrics.get(name)
     for split in ("train", "validation"):
-        before, after = _dict(then.metrics.get(split)), _dict(now.metrics.get(split))
-        for name in dict.fromkeys([*before, *after]):
-            yield f"{split} {name}", before.get(name), after.get(name)
+        old, new = _dict(then.metrics.get(split)), _dict(now.metrics.get(split))
+        for name in dict.fromkeys([*old, *new]):
+            yield f"{split} {name}", old.get(name), new.get(name)
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -43,10 +43,13 @@ class Earlier:
         found = runs.every(workspace.runs_root)[0] if fresh else []
         self._passed_over = {run.name for run in found}
 
-    def take_or_make(self, key: str, make: Callable[[], Run]) -> Run:
+    def take_or_make(
+        self, key: str, make: Callable[[], Run], fits: Callable[[Run], bool] = lambda run: True
+    ) -> Run:
         """Return the finished run of a key; else go on with a stopped one, or make it.
 
-        A process that makes the same run at this moment is waited for.
+        `fits` says of a run whether it was made of the data as they are; the key does not. A
+        process that makes the same run at this moment is waited for.
         """
         folder = self.workspace.runs_root / LOCKS
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,12 +60,12 @@ class Earlier:
             current().note("waiting for another process, which makes this very run")
             lock.acquire()
         try:
-            return self._take(key) or make()
+            return self._take(key, fits) or make()
         finally:
             lock.release()
 
-    def _take(self, key: str) -> Run | None:
-        found = self._find(key)
+    def _take(self, key: str, fits: Callable[[Run], bool]) -> Run | None:
+        found = self._find(key, fits)
         if found is None or found.state == "running":
             return None
         try:
@@ -77,11 +80,14 @@ class Earlier:
         current().note(f"using finished run {found.name}")
         return found
 
-    def _find(self, key: str) -> Run | None:
+    def _find(self, key: str, fits: Callable[[Run], bool]) -> Run | None:
         """Return the newest finished run of a key, else the newest that was stopped."""
         found: Run | None = None
         for run in runs.every(self.workspace.runs_root)[0]:
             if run.name in self._passed_over or (run.record.recipe or {}).get("key") != key:
+                continue
+            if not fits(run):
+                current().note(f"{run.name} was made of other data than are there now: not used")
                 continue
             if found is None or run.record.status == "finished":
                 found = run

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zoo.api import Dataset, FinetuneConfig, SelfTrainConfig, TrainConfig
+from zoo.api import Dataset, Examples, FinetuneConfig, SelfTrainConfig, TrainConfig
 from zoo.config import make, to_json
 from zoo.data import checked
 from zoo.errors import BadOption, Unfit
@@ -19,6 +19,8 @@ from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import load_classifier
 from zoo.pipeline.finetuning import labelled_examples, parent_record
+from zoo.pipeline.identity import keep, origin_of
+from zoo.pipeline.leakage import check_origin
 from zoo.pipeline.making import (
     augmenter,
     begun,
@@ -56,6 +58,7 @@ def self_train(
     *,
     training: TrainConfig | None = None,
     self_train: SelfTrainConfig | None = None,
+    without_seen: bool = False,
     workspace: Workspace | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> Run:
@@ -64,14 +67,17 @@ def self_train(
     The examples with labels, those held out, head, seed, `freeze` and `layer_decay` are the
     finetuning's; the others are the rest of its training split and the data set's unlabelled
     examples, whose labels are not read. Raises `ZooError` before any data is loaded where the parts
-    do not go together.
+    do not go together, and before any training where the teacher has seen what are test examples
+    now, unless `without_seen` lets it go on.
     """
     workspace = workspace or Workspace()
     teacher = workspace.teacher(source)
     kept = {name: teacher.record.training[name] for name in INHERITED}
     training = make(TrainConfig, {**to_json(training or TrainConfig()), **kept})
     config = make(SelfTrainConfig, to_json(self_train or SelfTrainConfig()))
-    return make_self_training(workspace, teacher, training, config, recipe=recipe)
+    return make_self_training(
+        workspace, teacher, training, config, recipe=recipe, without_seen=without_seen
+    )
 
 
 def make_self_training(
@@ -82,6 +88,7 @@ def make_self_training(
     *,
     recipe: dict[str, Any] | None = None,
     resumed: Run | None = None,
+    without_seen: bool = False,
 ) -> Run:
     """Make the run that goes on from `teacher`, or go on with the one that `resumed` began."""
     check_self_training(training)
@@ -105,8 +112,15 @@ def make_self_training(
             self_train=to_json(config),
             parent=parent_record(teacher),
         )
+        origin = origin_of(parts["dataset"], data, [teacher], place, resumed)
+        if not (resumed or without_seen):
+            check_origin(origin, teacher, parts["dataset"].entry.name, workspace)
         with begun(workspace, resumed, record, place) as run:
-            tensors, train, held, unlabelled = _examples(parts["dataset"], data, teacher, finetune)
+            every, tensors, train, held, unlabelled = _examples(
+                parts["dataset"], data, teacher, finetune
+            )
+            trained = torch.cat([train, unlabelled])
+            keep(run, origin, parts["dataset"], every, trained, held, workspace)
             current().note(f"{len(train):,} labels, and {len(unlabelled):,} examples without")
             times = repeats(len(train), len(unlabelled), config.labelled)
             seed_everything(training.seed)
@@ -168,19 +182,20 @@ def _parts(workspace: Workspace, teacher: Run) -> dict[str, Part]:
 
 def _examples(
     part: Part, data: Dataset, teacher: Run, finetune: FinetuneConfig
-) -> tuple[tuple[Any, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return inputs and labels, and the indices of the labelled, the held out and the others.
+) -> tuple[list[Examples], tuple[Any, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the splits, inputs and labels, and the indices of labelled, held out and others.
 
     The labels of the others are unknown from here on. Raises `Unfit` where there are no others.
     """
     training = make(TrainConfig, teacher.record.training, f"run '{teacher.name}'")
     examples, train, held = labelled_examples(part, data, training, finetune)
     assert examples.labels is not None
-    inputs = [examples.inputs]
+    splits = [examples]
     if data.unlabelled:
         with assembly.guarded(part.entry, "loaded"):
             more = data.unlabelled()
-        inputs.append(checked(more, data.input.shape, None, part.entry.owner).inputs)
+        splits.append(checked(more, data.input.shape, None, part.entry.owner))
+    inputs = [split.inputs for split in splits]
     count = sum(map(len, inputs))
     known = torch.zeros(count, dtype=torch.bool)
     known[train] = known[held] = True
@@ -191,7 +206,7 @@ def _examples(
         )
     labels = torch.full((count,), UNKNOWN, dtype=torch.int64)
     labels[train], labels[held] = examples.labels[train], examples.labels[held]
-    return (inputs, labels), train, held, torch.nonzero(~known).flatten()
+    return splits, (inputs, labels), train, held, torch.nonzero(~known).flatten()
 
 
 def _twice(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from zoo.api import (
@@ -15,10 +16,13 @@ from zoo.api import (
     SelfTrainConfig,
     TrainConfig,
 )
+from zoo.digests import Digested
 from zoo.errors import recurs
+from zoo.pipeline.assembly import build_dataset, choose
 from zoo.pipeline.finetuning import finetune
+from zoo.pipeline.identity import made_of, splits_of
 from zoo.pipeline.pretraining import pretrain
-from zoo.pipeline.reuse import Earlier, key_of
+from zoo.pipeline.reuse import Earlier, digest, key_of
 from zoo.pipeline.self_training import self_train
 from zoo.pipeline.workspace import Workspace
 from zoo.runs import Run
@@ -47,10 +51,25 @@ class Steps:
     def __init__(self, workspace: Workspace, by: str, *, fresh: bool = False) -> None:
         self.workspace, self.by = workspace, by
         self._earlier = Earlier(workspace, fresh=fresh)
+        self._splits: dict[str, Mapping[str, Digested]] = {}
 
     @property
     def reused(self) -> int:
         return self._earlier.reused
+
+    def _of_same_data(self, dataset: Component) -> Callable[[Run], bool]:
+        """Return what says of a run whether it was made of the data set as it is now."""
+        part = choose(self.workspace, "dataset", dataset)
+        told = digest(dataclasses.asdict(part.record))
+
+        def fits(run: Run) -> bool:
+            if run.record.data is None:
+                return True
+            if told not in self._splits:  # read once, where there is a run to be held against
+                self._splits[told] = splits_of(part, build_dataset(self.workspace, part))
+            return made_of(run, self._splits[told])
+
+        return fits
 
     def pretrained(
         self,
@@ -74,7 +93,7 @@ class Steps:
             workspace=self.workspace,
             recipe={"name": self.by, "key": key},
         )
-        return self._earlier.take_or_make(key, make)
+        return self._earlier.take_or_make(key, make, self._of_same_data(dataset))
 
     def finetuned(
         self,
@@ -98,7 +117,7 @@ class Steps:
             workspace=self.workspace,
             recipe={"name": self.by, "key": key},
         )
-        return self._earlier.take_or_make(key, make)
+        return self._earlier.take_or_make(key, make, self._of_same_data(parts["dataset"]))
 
     def self_trained(
         self,
@@ -118,4 +137,4 @@ class Steps:
             workspace=self.workspace,
             recipe={"name": self.by, "key": key},
         )
-        return self._earlier.take_or_make(key, make)
+        return self._earlier.take_or_make(key, make, self._of_same_data(parts["dataset"]))

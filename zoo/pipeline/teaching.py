@@ -47,6 +47,7 @@ class Loan:
 class Library:
     """Find teachers among a workspace's runs and on disk; `loans` are those by what was asked.
 
+    `runs` are the runs among them by name, and `files` the names of the others' files.
     `latest` is the newest finished run that `by` did not make: the recipe or bench that asks, whose
     own runs would otherwise teach each other.
     """
@@ -54,6 +55,8 @@ class Library:
     def __init__(self, workspace: Workspace, *, by: str | None = None) -> None:
         self._workspace, self._by = workspace, by
         self.loans: dict[str, Loan] = {}
+        self.runs: dict[str, Run] = {}
+        self.files: list[str] = []
 
     def teacher(self, text: str) -> Teacher:
         """Load a finished run or an ONNX file; raises `RunError`, `ModelFileError`."""
@@ -64,6 +67,7 @@ class Library:
         path = Path(text)
         teacher, data = open_teacher(path)
         self.loans[text] = Loan(str(path.absolute()), hashlib.sha256(data).hexdigest())
+        self.files.append(path.name)
         return teacher
 
     def _run(self, text: str) -> Teacher:
@@ -81,6 +85,7 @@ class Library:
         inside = run.folder.parent.absolute() == root.absolute()
         name = run.name if inside else str(run.folder.absolute())
         self.loans[text] = Loan(name, str(run.record.weights_sha256))
+        self.runs[run.name] = run
         return teacher
 
     def settled(self, part: Part) -> Part:

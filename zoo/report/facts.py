@@ -114,6 +114,8 @@ class Facts:
     parameters: int | None
     tested: Outcomes | Absent | None
     """None for a pretraining, as are its proofs."""
+    doubts: list[str]
+    """What stands between the figures of the test split and a claim."""
     autoencoded: Autoencoded | Absent | None
     """None where nothing trained a decoder."""
     mapped: Mapped | Absent

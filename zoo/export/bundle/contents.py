@@ -163,6 +163,7 @@ def describe(model: ModelFile, oldest: str, readings: Any) -> dict[str, Any]:
         "labels": card.labels,
         "dataset": card.dataset,
         "metrics": card.metrics,
+        **({"left_out": card.left_out} if card.left_out else {}),
         "test_readings": _counts(readings),
         "license": card.license,
         "components": card.components,

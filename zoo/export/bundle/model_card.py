@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from zoo.export.card import NEW
+
 LICENSES = """
     afl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsl-1.0 cc cc0-1.0 cc-by-2.0
     cc-by-3.0 cc-by-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0 cc-by-sa-3.0 cc-by-sa-4.0 ecl-2.0 epl-2.0
@@ -128,14 +130,23 @@ def _measured(facts: dict[str, Any], proof: dict[str, Any]) -> str:
     accuracy = facts["metrics"]["accuracy"]
     rows = [(row["name"], row["status"], row["figure"]) for row in proof["rows"]]
     examples = proof.get("examples")
-    on = f"all {examples:,} examples of the test split" if examples else "the test split"
+    left_out = facts.get("left_out")
+    every = "" if left_out else "all "
+    on = f"{every}{examples:,} examples of the test split" if examples else "the test split"
     return (
         "## How it was measured\n\n"
-        f"Accuracy {accuracy * 100:.2f} % on {on} of `{facts['dataset']}`; training reads no"
-        f" example of that split. {_readings(facts.get('test_readings'))}The file was handed over"
+        f"Accuracy {accuracy * 100:.2f} % on {on} of `{facts['dataset']}`{_new(proof, left_out)}."
+        f" {_readings(facts.get('test_readings'))}The file was handed over"
         " only because no row of its proof (`proof.json`) failed:\n\n"
         + _table(("check", "", "figure"), rows)
     )
+
+
+def _new(proof: dict[str, Any], left_out: int | None) -> str:
+    """Say that no example of the test split was trained on, where the proof says so."""
+    apart = any((row["name"], row["status"]) == (NEW, "passed") for row in proof["rows"])
+    said = "; none of them was trained on" if apart else ""
+    return f" ({left_out:,} more were left out){said}" if left_out else said
 
 
 def _readings(readings: dict[str, int] | None) -> str:

@@ -12,7 +12,7 @@ from zoo.api import Component, PretrainConfig
 from zoo.errors import UsageError
 from zoo.machine import commit, processor
 from zoo.pipeline.bench.plan import BY, Cell, Plan
-from zoo.pipeline.evaluation import accuracy_once
+from zoo.pipeline.evaluation import reading_once
 from zoo.pipeline.reuse import digest
 from zoo.pipeline.steps import Steps
 from zoo.pipeline.workspace import Workspace
@@ -99,8 +99,8 @@ def carry_out(order: Order, workspace: Workspace) -> dict[str, Any] | None:
         before.append(run)
         taught = plan.self_training_of(cell)
         run = steps.self_trained(parts, taught, config, run, plan.self_train)
-    accuracy = accuracy_once(run, workspace, plan.finetuning.device)
-    return _line(order.key, cell, run, before, accuracy)
+    reading = reading_once(run, workspace, plan.finetuning.device)
+    return _line(order.key, cell, run, before, reading)
 
 
 def _pretrained(steps: Steps, plan: Plan, objective: Component, seed: int) -> Run:
@@ -109,7 +109,9 @@ def _pretrained(steps: Steps, plan: Plan, objective: Component, seed: int) -> Ru
     return steps.pretrained(plan.backbone, dataset, objective, training, PretrainConfig(), teachers)
 
 
-def _line(key: str, cell: Cell, run: Run, before: Sequence[Run], accuracy: float) -> dict[str, Any]:
+def _line(
+    key: str, cell: Cell, run: Run, before: Sequence[Run], reading: dict[str, Any]
+) -> dict[str, Any]:
     """Write down a finished cell; fractions 0..1. `before` are the runs that it came of."""
     record = runs.load(run.folder).record
     metrics = record.metrics
@@ -118,7 +120,6 @@ def _line(key: str, cell: Cell, run: Run, before: Sequence[Run], accuracy: float
         for kind in ("pretrain", "finetune")
     }
     pretrained = [each.name for each in before if each.record.kind == "pretrain"]
-    reading = record.evaluations[0]
     return {
         "schema": 1,
         "key": key,
@@ -126,8 +127,9 @@ def _line(key: str, cell: Cell, run: Run, before: Sequence[Run], accuracy: float
         "labels": cell.labels,
         "examples": int(metrics.get("labelled_examples", metrics["train_examples"])),
         "seed": cell.seed,
-        "accuracy": accuracy,
+        "accuracy": float(reading["accuracy"]),
         "test_examples": reading["examples"],
+        "test_sha256": reading.get("test_sha256"),
         "test_readings": len(record.tests),
         "epochs": record.training["epochs"],
         "seconds": {

@@ -11,6 +11,7 @@ from zoo.api import Component
 from zoo.errors import UsageError
 from zoo.evidence import ledger
 from zoo.folders import write_atomic
+from zoo.pipeline.assembly import build_dataset, choose
 from zoo.pipeline.bench.caption import said
 from zoo.pipeline.bench.cells import orders
 from zoo.pipeline.bench.draws import draws, written
@@ -27,6 +28,7 @@ from zoo.pipeline.bench.table import (
     read_plan,
     write_json,
 )
+from zoo.pipeline.identity import splits_of
 from zoo.pipeline.reuse import digest
 from zoo.pipeline.steps import going_on
 from zoo.pipeline.workspace import Workspace
@@ -85,7 +87,7 @@ def bench_labels(
         device=device,
         recipe=recipe,
     )
-    fixed = settings(plan)
+    fixed = settings(plan) | {"data": _data(workspace, plan)}
     folder = _folder(output, fixed, workspace)
     keys = {plan.key(workspace, cell): cell for cell in plan.cells}
     there = launcher_of(launcher, workspace, jobs, threads, device)
@@ -120,6 +122,13 @@ def _make(
         )
 
 
+def _data(workspace: Workspace, plan: Plan) -> dict[str, str]:
+    """Return the SHA-256 of each split that classifiers are trained and measured on."""
+    part = choose(workspace, "dataset", plan.dataset)
+    splits = splits_of(part, build_dataset(workspace, part))
+    return {name: split.sha256 for name, split in splits.items()}
+
+
 def _folder(output: Path | None, fixed: dict[str, Any], workspace: Workspace) -> Path:
     """Return the folder of a bench; raises `UsageError` where it is another's."""
     identity = {part: fixed[part] for part in OF_A_BENCH}
@@ -141,4 +150,11 @@ def _folder(output: Path | None, fixed: dict[str, Any], workspace: Workspace) ->
                 f"'{output}' holds another bench: its {part} is {said(before[part])}, and this"
                 f" one's is {said(value)}. Name another folder with -o."
             )
+    known = before.get("data", {})  # not kept before 0.2.0
+    changed = [name for name, sha256 in fixed["data"].items() if known.get(name, sha256) != sha256]
+    if changed:
+        raise UsageError(
+            f"'{output}' holds a bench of other data: the {' and '.join(changed)} split of"
+            f" '{fixed['dataset']['name']}' changed. Name another folder with -o."
+        )
     return output

@@ -147,6 +147,8 @@ def _notes(
     for name in MADE_WITH:
         if len({json.dumps(each[name], sort_keys=True) for each in machines}) > 1:
             notes.append(f"The cells were made with several {name}: see {RESULT}, made.")
+    if len({cell["test_sha256"] for cell in made if cell.get("test_sha256")}) > 1:
+        notes.append("The cells were measured on several test splits: they are not to be compared.")
     if others:
         notes.append(
             f"{others} more cells, of other settings, labels or seeds, were measured here."
