@@ -18,6 +18,8 @@ LAYOUTS = ("NCHW", "NHWC")
 PRECISIONS = ("fp32", "int8", "fp16")
 INPUT = "image"
 OUTPUTS = ("logits", "probabilities")
+PREPROCESSED = "preprocessed"
+"""The inner tensor between preprocessing and encoder, float32; files made by 0.1.0 have none."""
 PIXELS = {1: "Gray8", 3: "Rgb8"}
 
 
