@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import types
 from collections.abc import Callable
@@ -28,18 +29,20 @@ from zoo.api import (
     TrainConfig,
     hookimpl,
 )
+from zoo.cli.deploy import _print_candidates
 from zoo.config import make
-from zoo.errors import ProofError
+from zoo.errors import DataError, ProofError
 from zoo.export.agreement import Agreement, Drop, allowed, needed
 from zoo.export.graph import finished
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.proof import AGREEMENT, DROP, TWIN, Evidence, Proof, Reference, Row, prove
 from zoo.export.quantization import to_int8
 from zoo.pipeline import ExportConfig, Workspace, assembly, model_files
-from zoo.pipeline.candidates import answers, measure
+from zoo.pipeline.candidates import Candidate, answers, measure
 from zoo.pipeline.exporting import failure
 from zoo.pipeline.finetuning import labelled_examples
 from zoo.pipeline.samples import Samples, drawn
+from zoo.progress import Plain, reporting
 from zoo.registry import Registry
 from zoo.runs import Run
 
@@ -112,15 +115,21 @@ class Loud(nn.Module):
         return torch.cat([inputs[:, :1] * 1000, inputs[:, 1:]], 1)
 
 
-def workspace_with(folder: Path, unlabelled: Callable[[], int] = lambda: UNLABELLED) -> Workspace:
+def unmarked(count: int) -> Callable[[], Examples]:
+    return lambda: Examples(inputs=quarters(count, 2).inputs)
+
+
+MORE = unmarked(UNLABELLED)
+
+
+def workspace_with(folder: Path, unlabelled: Callable[[], Examples] | None = MORE) -> Workspace:
     def dataset(config: Any, root: Path) -> Dataset:
-        more = lambda: Examples(inputs=quarters(unlabelled(), 2).inputs)  # noqa: E731
         return Dataset(
             input=INPUT,
             classes=("a", "b", "c", "d"),
             train=lambda: quarters(TRAIN, 0),
             test=lambda: quarters(TEST, 1),
-            unlabelled=more if unlabelled() else None,
+            unlabelled=unlabelled,
         )
 
     def loud(config: Any, input: ImageInput) -> nn.Module:
@@ -168,7 +177,7 @@ def samples_of(
     training = {**run.record.training, **options}
     finetune = {**(run.record.finetune or {}), "labels": training.pop("labels", None)}
     record = dataclasses.replace(run.record, training=training, finetune=finetune)
-    workspace = workspace_with(run.folder.parent.parent, lambda: unlabelled)
+    workspace = workspace_with(run.folder, unmarked(unlabelled) if unlabelled else None)
     source = model_files.read(run, workspace, "test")
     return drawn(dataclasses.replace(source, run=Run(run.folder, record)), each)
 
@@ -220,6 +229,21 @@ def test_no_label_is_read_that_the_run_did_not_use(few: tuple[Run, Workspace]) -
     training = make(TrainConfig, record.training)
     examples, known, _ = labelled_examples(part, data, training, FinetuneConfig(labels=40))
     assert keys(found.choosing[: len(found.labels)]) == keys(examples.inputs[known])
+
+
+def test_unlabelled_examples_that_cannot_be_loaded_are_done_without(
+    few: tuple[Run, Workspace],
+) -> None:
+    def gone() -> Examples:
+        raise DataError("No picture is left in unlabelled/.")
+
+    run, _ = few
+    told = io.StringIO()
+    source = model_files.read(run, workspace_with(run.folder, gone), "test")
+    with reporting(Plain(told)):
+        found = drawn(source, 1)
+    assert "measuring without unlabelled examples: No picture is left in unlab" in told.getvalue()
+    assert found.digest == samples_of(few, 0).digest
 
 
 def test_a_large_network_is_measured_on_fewer(few: tuple[Run, Workspace]) -> None:
@@ -297,6 +321,14 @@ def test_labels_that_differ_are_counted_where_none_is_known(pair: tuple[bytes, b
 # --- the file ---------------------------------------------------------------------------------
 
 
+def test_the_table_of_what_was_measured_gives_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Candidate("a way", 6012, 0.998, 1 / 21, 1.25, True, "", examples=1921, labelled=21)
+    _print_candidates([found])
+    shown = capsys.readouterr().out
+    assert "99.80 % of 1,921" in shown
+    assert "+4.76 of 21" in shown
+
+
 def row(proof: Proof, name: str) -> Any:
     return next(each for each in proof.rows if each.name == name)
 
@@ -322,7 +354,7 @@ def test_few_labels_and_many_unlabelled_examples_get_an_int8_file(
     # Pictures that came after the export are no fault of the file's.
     proof = pipeline.validate(path, run=run, runtimes=none, workspace=workspace)
     assert proof.verdict == "proved"
-    more = workspace_with(tmp_path, lambda: UNLABELLED + 1)
+    more = workspace_with(tmp_path, unmarked(UNLABELLED + 1))
     proof = pipeline.validate(path, run=run, runtimes=none, workspace=more)
     assert proof.verdict == "intact"
     assert row(proof, "exported again").figure == (

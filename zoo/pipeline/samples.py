@@ -12,11 +12,13 @@ from torch import Tensor
 from zoo.api import FinetuneConfig, TrainConfig
 from zoo.config import make
 from zoo.data import Column, checked, holdout
+from zoo.errors import ZooError
 from zoo.export import footprint
 from zoo.export.runtime import Array
 from zoo.pipeline import assembly
 from zoo.pipeline.finetuning import labelled_examples
 from zoo.pipeline.model_files import Source
+from zoo.progress import current
 
 CALIBRATION, MEASURED = 512, 2000
 """Examples for calibration, and at most as many others to choose a candidate by, or to prove it."""
@@ -97,8 +99,11 @@ def _pool(source: Source) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]
     assert examples.labels is not None
     inputs = [examples.inputs]
     if data.unlabelled:
-        with assembly.guarded(part.entry, "loaded"):
-            more = data.unlabelled()
-        inputs.append(checked(more, data.input.shape, None, part.entry.owner).inputs)
+        try:
+            with assembly.guarded(part.entry, "loaded"):
+                more = data.unlabelled()
+            inputs.append(checked(more, data.input.shape, None, part.entry.owner).inputs)
+        except ZooError as error:
+            current().note(f"measuring without unlabelled examples: {error}")
     train = holdout(len(examples), training.validation, training.seed)[0]
     return inputs, examples.labels, train, known, held
