@@ -142,7 +142,11 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, raw: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder(self.preprocess(raw)))
+        return self.classify(self.preprocess(raw))
+
+    def classify(self, inputs: Tensor) -> Tensor:
+        """Preprocessed inputs, float32 N x C' x H' x W' -> logits, N x classes."""
+        logits: Tensor = self.head(self.encoder(inputs))
         return logits
 
 

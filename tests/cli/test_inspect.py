@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from typing import Any
 
 import onnx
 import pytest
+from onnx import helper
 
 from zoo import pipeline
 from zoo.cli.inspect import _figures, _side
+from zoo.export.seal import BLANK, KEY, seal
 from zoo.pipeline import ExportConfig
 
 Cli = Callable[..., Any]
@@ -30,12 +33,17 @@ def test_it_says_what_the_file_holds(cli: Cli, trained: Any) -> None:
     assert found["labels"] == list("0123456789")
     assert sum(found["operators"].values()) == len(model.graph.node)
     assert found["parameters"] == 65 * 32 + 33 * 16 + 17 * 10
+    assert found["preprocessed"] == {
+        "name": "preprocessed", "dtype": "float32", "shape": ["batch", 1, 8, 8],
+        "operators": {"Cast": 1, "Mul": 1, "Add": 1},
+    }  # fmt: skip
     assert "web" in found["fits"]
     assert "coreml" not in found["fits"]  # it wants a fixed batch
     assert found["metadata"]["zoo.dataset"] == "digits"
     text = cli("inspect", trained.model).stdout
     assert "onnxruntime 1.15 and later (opset 18, IR 8)" in text
     assert "Gemm × 3" in text
+    assert "Cast, Mul, Add → preprocessed float32 [batch, 1, 8, 8]" in text
     assert "(by operators, opset and batch; it names none that it was proved in)" in text
     accuracy = json.loads(found["metadata"]["zoo.metrics"])["accuracy"]
     assert f"accuracy {accuracy * 100:.2f} %" in text
@@ -52,6 +60,7 @@ def test_it_tells_two_files_apart(cli: Cli, trained: Any, tmp_path: Path) -> Non
              json.loads(result.stdout)["differences"]}  # fmt: skip
     assert found["opset"] == ("18", "20")
     assert found["operator Transpose"] == ("0", "1")
+    assert found["preprocessing"][1].startswith("Transpose, Cast, Mul, Add → preprocessed")
     assert found["license"] == ("unknown", "MIT")
     assert found["zoo.input.layout"] == ('"NCHW"', '"NHWC"')
     assert "weights" not in found
@@ -59,6 +68,23 @@ def test_it_tells_two_files_apart(cli: Cli, trained: Any, tmp_path: Path) -> Non
     same = tmp_path / "same.onnx"
     same.write_bytes(trained.model.read_bytes())
     assert "are the same, byte by byte" in cli("inspect", trained.model, "--diff", same).stdout
+
+
+def test_a_file_made_by_0_1_0_has_no_preprocessed_tensor(cli: Cli, trained: Any) -> None:
+    model = onnx.load(trained.model)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["z" if name == "preprocessed" else name for name in names]
+    next(p for p in model.metadata_props if p.key == KEY).value = BLANK.decode()
+    model.producer_version = "0.1.0"
+    old = trained.model.with_name("old.onnx")
+    old.write_bytes(seal(model.SerializeToString(deterministic=True)))
+    assert json.loads(cli("inspect", old, "--json").stdout)["preprocessed"] is None
+    assert "no tensor 'preprocessed': made by plugzoo 0.1.0" in cli("inspect", old).stdout
+    found = cli("inspect", old, "--diff", trained.model).stdout
+    assert re.search(r"preprocessing +no tensor .* 0\.1\.0 +Cast, Mul, Add → preprocessed", found)
+    onnx.save(helper.make_model(model.graph), old)  # anybody's
+    assert "preprocessing" not in cli("inspect", old).stdout
 
 
 def test_it_needs_neither_torch_nor_onnxruntime(trained: Any) -> None:

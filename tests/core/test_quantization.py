@@ -14,13 +14,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from zoo import pipeline
-from zoo.api import Component, TrainConfig
+from zoo.api import Component, ImageInput, Preprocessing, TrainConfig
 from zoo.errors import ModelFileError, PluginFault
+from zoo.export import boundary, footprint
 from zoo.export.compaction import compact
-from zoo.export.quantization import WAYS, by_name, candidates, preprocessing, to_fp16, to_int8
+from zoo.export.graph import shorten, to_graph
+from zoo.export.quantization import _Reader, by_name, candidates, to_fp16, to_int8
+from zoo.models import Classifier, Preprocess
 from zoo.pipeline import Workspace
 from zoo.registry import Registry
 
@@ -211,8 +216,10 @@ def resizing(batch: int | str = "batch") -> onnx.ModelProto:
         helper.make_node("MatMul", ["a", "columns"], ["b"]),
         helper.make_node("MatMul", ["rows", "b"], ["c"]),
         helper.make_node("Mul", ["c", "scale"], ["d"]),
-        helper.make_node("Add", ["d", "bias"], ["e"]),
-        helper.make_node("Conv", ["e", "kernel", "kernel_bias"], ["f"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["d", "bias"], ["preprocessed"]),
+        helper.make_node(
+            "Conv", ["preprocessed", "kernel", "kernel_bias"], ["f"], pads=[1, 1, 1, 1]
+        ),
         helper.make_node("Relu", ["f"], ["g"]),
         helper.make_node("ReduceMean", ["g", "axes"], ["h"]),
         helper.make_node("Reshape", ["h", "flat"], ["i"]),
@@ -236,32 +243,98 @@ def resizing(batch: int | str = "batch") -> onnx.ModelProto:
 IMAGES = np.random.default_rng(1).integers(0, 256, (100, 1, 6, 6), dtype=np.uint8)
 
 
-def test_preprocessing_is_not_quantized_nor_halved() -> None:
+def before_the_encoder(model: onnx.ModelProto) -> list[tuple[str, list[Any]]]:
+    """Return the operators that make `preprocessed`, each with the constants that it reads."""
+    known = {t.name: numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
+    nodes = boundary.preprocessing(model.graph)
+    return [(node.op_type, [known[name] for name in node.input if name in known]) for node in nodes]
+
+
+def made_smaller(source: onnx.ModelProto, images: Array) -> list[onnx.ModelProto]:
+    data = source.SerializeToString()
+    return [*(to_int8(data, images, method=method) for method in METHODS), to_fp16(data)]
+
+
+def test_what_makes_the_preprocessed_tensor_is_not_quantized_nor_halved() -> None:
     source = resizing()
-    for node in source.graph.node:
-        node.name = node.output[0]
-    first = ["Cast", "MatMul", "MatMul", "Mul", "Add"]
-    assert preprocessing(source.graph) == ["a", "b", "c", "d", "e"]
-    for made in (to_int8(source.SerializeToString(), IMAGES), to_fp16(source.SerializeToString())):
-        kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
-        kept = {name: kinds[name] for name in ("columns", "rows", "scale", "bias")}
-        assert kept == dict.fromkeys(kept, TensorProto.FLOAT)
-        stored = set(kinds)
-        moving = [node.op_type for node in made.graph.node if not stored.issuperset(node.input)]
-        assert moving[:5] == first
+    first = before_the_encoder(source)
+    assert [name for name, _ in first] == ["Cast", "MatMul", "MatMul", "Mul", "Add"]
+    for made in made_smaller(source, IMAGES):
+        assert before_the_encoder(made) == first
     expected = answers(source.SerializeToString(), IMAGES)
     found = answers(to_int8(source.SerializeToString(), IMAGES), IMAGES)
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.98
 
 
-def test_a_trained_product_in_front_is_no_preprocessing() -> None:
+class Averaging(nn.Module):
+    """Takes its input's columns together: weights that are not negative and sum to 1, but trained.
+
+    In place first, so that the encoder's own operators stand next to those of preprocessing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.rand(6, 4).softmax(0))
+        self.rows = nn.Parameter(torch.rand(3, 6).softmax(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.matmul(self.rows, torch.matmul(inputs.mul_(0.5).add_(0.5), self.mix)).flatten(
+            1
+        )
+
+
+@pytest.mark.parametrize("side", [6, 9], ids=["as it is", "resized"])
+def test_a_trained_average_in_front_is_a_layer(side: int) -> None:
+    """By its weights it cannot be told from resizing."""
+    torch.manual_seed(0)
+    stored, taken = (ImageInput(channels=1, height=n, width=n) for n in (side, 6))
+    head = nn.Linear(12, 3)
+    source = to_graph(
+        Classifier(Preprocess(stored, taken, Preprocessing()), Averaging(), head), stored
+    )
+    shorten(source)
+    first = before_the_encoder(source)
+    assert [name for name, _ in first].count("MatMul") == (0 if side == 6 else 2)
+    images = np.random.default_rng(2).integers(0, 256, (64, 1, side, side), dtype=np.uint8)
+    *int8, fp16 = made_smaller(source, images)
+    for made in int8:
+        assert before_the_encoder(made) == first
+        stored_as = [tensor.data_type for tensor in made.graph.initializer if len(tensor.dims) > 1]
+        layers = [kind for kind in stored_as if kind == TensorProto.INT8]
+        assert len(layers) == 3
+    assert before_the_encoder(fp16) == first
+    halves = [t for t in fp16.graph.initializer if t.data_type == TensorProto.FLOAT16]
+    assert {(6, 4), (3, 6)} <= {tuple(tensor.dims) for tensor in halves}
+
+
+def test_a_file_without_the_tensor_says_who_made_it() -> None:
     source = resizing()
     for node in source.graph.node:
-        node.name = node.output[0]
-    columns = next(t for t in source.graph.initializer if t.name == "columns")
-    trained = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
-    columns.CopyFrom(numpy_helper.from_array(trained, "columns"))
-    assert preprocessing(source.graph) == ["a"]
+        for names in (node.input, node.output):
+            names[:] = ["e" if name == "preprocessed" else name for name in names]
+    with pytest.raises(
+        ModelFileError, match=r"no tensor 'preprocessed': zoo 0\.1\.0.*Type: zoo ex"
+    ):
+        to_int8(source.SerializeToString(), IMAGES)
+
+
+def test_calibration_holds_no_more_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = resizing()
+    each = footprint.activations(source)
+    shapes = {"a": 36, "b": 24, "c": 16, "d": 16, "preprocessed": 16, "f": 80, "g": 80, "h": 5,
+              "i": 5, "logits": 3, "probabilities": 3}  # fmt: skip
+    assert each == 4 * sum(shapes.values())
+    assert footprint.activations(resizing(batch=8)) == each
+    monkeypatch.setattr(footprint, "MEMORY", 40 * each)
+    reader = _Reader(source, IMAGES, histograms=False)
+    sizes = [len(feed["image"]) for feed in iter(reader.get_next, None)]
+    assert sizes == [10] * 10
+    reader = _Reader(source, IMAGES, histograms=True)
+    fed = np.concatenate([feed["image"] for feed in iter(reader.get_next, None)])
+    np.testing.assert_array_equal(fed, IMAGES[::3][np.arange(40) % 34])
+    made = to_int8(source.SerializeToString(), IMAGES, method="percentile")
+    expected = answers(source.SerializeToString(), IMAGES).argmax(1)
+    assert (answers(made, IMAGES).argmax(1) == expected).mean() >= 0.95
 
 
 def test_a_fixed_batch_is_calibrated_and_kept() -> None:
@@ -370,7 +443,7 @@ def test_an_unknown_way_is_refused(name: str) -> None:
 
 def test_each_candidate_is_made_again_by_its_name(conv: bytes) -> None:
     images = digits("train")[:64]
-    for name, model in candidates(conv, images, [*WAYS, f"{WAYS[0]}, first layer fp32"]):
+    for name, model in candidates(conv, images):
         again = by_name(name, conv, images)
         assert again.SerializeToString(deterministic=True) == model.SerializeToString(
             deterministic=True

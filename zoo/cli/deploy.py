@@ -192,10 +192,11 @@ def _print_candidates(candidates: list[Any]) -> None:
     for each in candidates:
         outcome = "kept" if each.kept else each.reason or "passed"
         time = "–" if each.latency is None else f"{each.latency:.2f}"
-        figures = (percent(each.agreement), f"{each.accuracy_drop * 100:+.2f}", time)
-        rows.append((each.name, f"{each.bytes:,}", *figures, outcome))
+        agreement = f"{percent(each.agreement)} of {each.examples:,}"
+        lost = f"{each.accuracy_drop * 100:+.2f} of {each.labelled:,}"
+        rows.append((each.name, f"{each.bytes:,}", agreement, lost, time, outcome))
     columns = ("candidate", "bytes", "agreement", "points lost", "time / fp32", "")
-    table(columns, rows, title="Measured on examples held out from training, on this machine")
+    table(columns, rows, title="Measured on other examples than the test split's, on this machine")
     kept = next(each for each in candidates if each.kept)
     if kept.latency is not None and kept.latency > 1:
         click.echo(f"It is smaller, and SLOWER on this machine: {kept.latency:.2f} × fp32's time.")

@@ -26,7 +26,7 @@ POINTS = frozenset({"accuracy_drop", "max_drop"})
 @common()
 def inspect(model: Path, diff: Path | None, meta: bool, as_json: bool) -> None:
     """Show what an ONNX file holds, without running it."""
-    from zoo.export.inspection import ports
+    from zoo.export.inspection import ending, ports, tally
     from zoo.pipeline import inspect as twin
 
     found, differences = twin(model, diff=diff)
@@ -44,9 +44,6 @@ def inspect(model: Path, diff: Path | None, meta: bool, as_json: bool) -> None:
     oldest = found.oldest_onnxruntime
     runtime = f"onnxruntime {oldest} and later" if oldest else "no onnxruntime that was measured"
     sealed = "intact" if found.sealed else "none: not exported by zoo"
-    operators = ", ".join(
-        name if count == 1 else f"{name} × {count}" for name, count in found.operators.items()
-    )
     shown = {
         "file": f"{found.file}  {found.bytes:,} bytes",
         "seal": sealed,
@@ -57,7 +54,8 @@ def inspect(model: Path, diff: Path | None, meta: bool, as_json: bool) -> None:
         "input": ports(found.inputs),
         "outputs": ports(found.outputs),
         "labels": ", ".join(found.labels) or "none",
-        "operators": operators,
+        **({"preprocessing": ending(found)} if found.sealed else {}),
+        "operators": tally(found.operators),
         "parameters": f"{found.parameters:,}",
     }
     for key in ("zoo.dataset", "zoo.metrics", "zoo.precision", "zoo.quantization", "zoo.run"):

@@ -20,6 +20,8 @@ NEW = "test examples new to the run"
 """The row of a proof by which a bundle says that no test example was trained on."""
 INPUT = "image"
 OUTPUTS = ("logits", "probabilities")
+PREPROCESSED = "preprocessed"
+"""The inner tensor between preprocessing and encoder, float32; files made by 0.1.0 have none."""
 PIXELS = {1: "Gray8", 3: "Rgb8"}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx
 from onnx import numpy_helper
+
+from zoo.export.boundary import reads
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 QUANTIZED = ("Conv", "Gemm", "MatMul")
@@ -42,16 +44,7 @@ def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 def users(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
     """Return the nodes that read a tensor, those whose inner graphs do included."""
-    return [node for node in graph.node if name in _read(node)]
-
-
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    yield from node.input
-    for attribute in node.attribute:
-        if attribute.type in (attribute.GRAPH, attribute.GRAPHS):
-            for inner in (attribute.g, *attribute.graphs):
-                for each in inner.node:
-                    yield from _read(each)
+    return [node for node in graph.node if name in reads(node)]
 
 
 def _drop_pairs(graph: onnx.GraphProto) -> None:
@@ -184,7 +177,7 @@ def _share_constants(graph: onnx.GraphProto) -> None:
     known = constants(graph)
     names: dict[tuple[object, ...], str] = {}
     kept: dict[str, onnx.TensorProto] = {}
-    inner = Counter(name for node in graph.node for name in _read(node))
+    inner = Counter(name for node in graph.node for name in reads(node))
     inner.subtract(name for node in graph.node for name in node.input)
     fixed = {port.name for port in graph.output} | {name for name, count in inner.items() if count}
     for node in graph.node:

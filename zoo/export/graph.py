@@ -14,31 +14,35 @@ from torch import Tensor, nn
 
 from zoo.api import ImageInput
 from zoo.errors import ModelFileError, PluginFault
-from zoo.export.card import INPUT, OUTPUTS, Card
+from zoo.export.card import INPUT, OUTPUTS, PREPROCESSED, Card
 from zoo.export.modelfile import graphs, open_model
 from zoo.export.seal import seal
 from zoo.export.silence import silence
 from zoo.export.targets import OPSET
+from zoo.models import Classifier
 
 
 class Deployed(nn.Module):
     """What is exported: a classifier with its softmax.
 
-    uint8 N x C x H x W, or N x H x W x C where `last` -> logits and probabilities, N x classes.
+    uint8 N x C x H x W, or N x H x W x C where `last` -> logits and probabilities, N x classes, and
+    what the encoder takes, float32 N x C' x H' x W'.
     """
 
-    def __init__(self, classifier: nn.Module, *, last: bool = False) -> None:
+    def __init__(self, classifier: Classifier, *, last: bool = False) -> None:
         super().__init__()
         self.classifier = classifier
         self.last = last
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.classifier(image.permute(0, 3, 1, 2) if self.last else image)
-        return logits, logits.softmax(1)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = self.classifier.preprocess(image.permute(0, 3, 1, 2) if self.last else image)
+        preprocessed = inputs.clone()  # an encoder may change its input in place
+        logits = self.classifier.classify(inputs)
+        return logits, logits.softmax(1), preprocessed
 
 
 def to_graph(
-    classifier: nn.Module,
+    classifier: Classifier,
     input: ImageInput,
     *,
     opset: int = OPSET,
@@ -47,7 +51,8 @@ def to_graph(
 ) -> onnx.ModelProto:
     """Trace a classifier as a graph without metadata; the same one gives the same graph.
 
-    `batch` fixes the first axis; None leaves it open under the name `batch`.
+    `batch` fixes the first axis; None leaves it open under the name `batch`. The inner tensor that
+    the encoder takes is called `preprocessed`.
     Raises `PluginFault` where a component has an operation that cannot be exported.
     """
     deployed = Deployed(classifier, last=layout == "NHWC").cpu().eval()
@@ -59,6 +64,8 @@ def to_graph(
     if layout == "NHWC":
         example = example.permute(0, 2, 3, 1).contiguous()
     model = _trace(deployed, example, opset, fixed=batch is not None)
+    # It was an output while the graph was optimized, so that nothing was merged across it.
+    del model.graph.output[len(OUTPUTS) :]
     strip(model)
     versions = {each.domain: each.version for each in model.opset_import}
     if versions != {"": opset} or model.functions:
@@ -103,8 +110,11 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def shorten(model: onnx.ModelProto) -> None:
-    """Give every inner tensor a short name and nodes none: in a small file names weigh most."""
-    kept = {"", INPUT, *OUTPUTS}
+    """Give inner tensors short names and nodes none: in a small file names weigh most.
+
+    `preprocessed` keeps its name.
+    """
+    kept = {"", INPUT, PREPROCESSED, *OUTPUTS}
     fresh = (name for name in _short_names() if name not in kept)
     names = {name: name for name in kept}
 
@@ -139,7 +149,7 @@ def _trace(deployed: nn.Module, example: Tensor, opset: int, *, fixed: bool) -> 
                 (example,),
                 None,
                 input_names=[INPUT],
-                output_names=list(OUTPUTS),
+                output_names=[*OUTPUTS, PREPROCESSED],
                 # A named axis: exporting fails where a component fixes the batch.
                 dynamic_shapes=None if fixed else ({0: "batch"},),
                 opset_version=opset,

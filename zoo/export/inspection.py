@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from zoo.export import modelfile
-from zoo.export.card import Card
+from zoo.errors import ModelFileError
+from zoo.export import boundary, modelfile
+from zoo.export.card import PREPROCESSED, Card
 from zoo.export.seal import KEY, read_model
 from zoo.export.targets import TARGETS, oldest_onnxruntime
 
@@ -24,7 +25,9 @@ from zoo.export.targets import TARGETS, oldest_onnxruntime
 class Inspection:
     """What was read of a file. `sealed` is False for one that zoo did not export.
 
-    `parameters` counts the numbers in its weights: all constants of more than one number.
+    `preprocessed` is the inner tensor at which preprocessing ends, with the operators before it;
+    None where there is none, as in files made by 0.1.0. `parameters` counts the numbers in its
+    weights: all constants of more than one number.
     `oldest_onnxruntime` is the oldest known to load it, None where none is known; `fits` are the
     targets whose profile it meets.
     """
@@ -42,6 +45,7 @@ class Inspection:
     outputs: list[dict[str, Any]]
     labels: list[str]
     operators: dict[str, int]
+    preprocessed: dict[str, Any] | None
     parameters: int
     metadata: dict[str, str]
 
@@ -68,6 +72,7 @@ def differences(path: Path, other: Path) -> tuple[Inspection, list[Difference]]:
         found.append(Difference(name, str(getattr(one, name)), str(getattr(two, name))))
     for name in ("inputs", "outputs"):
         found.append(Difference(name, ports(getattr(one, name)), ports(getattr(two, name))))
+    found.append(Difference("preprocessing", ending(one), ending(two)))
     for name in sorted(one.operators.keys() | two.operators.keys()):
         counts = (str(each.operators.get(name, 0)) for each in (one, two))
         found.append(Difference(f"operator {name}", *counts))
@@ -83,6 +88,30 @@ def ports(described: list[dict[str, Any]]) -> str:
         f"{each['name']} {each['dtype']} [{', '.join(map(str, each['shape']))}]"
         for each in described
     )
+
+
+def ending(found: Inspection) -> str:
+    """Say where preprocessing ends: Cast, Mul, Add → preprocessed float32 [batch, 1, 8, 8]."""
+    if found.preprocessed is None:
+        made = f"made by {found.producer}" if found.sealed else "not exported by zoo"
+        return f"no tensor '{PREPROCESSED}': {made}"
+    before = tally(found.preprocessed["operators"])
+    return f"{before} → {ports([found.preprocessed])}"
+
+
+def tally(operators: dict[str, int]) -> str:
+    """Write operators in one line: Gemm × 3, Relu × 2, Softmax."""
+    return ", ".join(
+        name if count == 1 else f"{name} × {count}" for name, count in operators.items()
+    )
+
+
+def _preprocessed(model: onnx.ModelProto) -> dict[str, Any] | None:
+    try:
+        operators, value = boundary.described(model)
+    except ModelFileError:
+        return None
+    return {**_port(value), "operators": dict(collections.Counter(operators))}
 
 
 def _flat(metadata: dict[str, str]) -> dict[str, str]:
@@ -142,6 +171,7 @@ def _read(
         outputs=[_port(value) for value in model.graph.output],
         labels=card.labels if card else [],
         operators=dict(sorted(counts.items())),
+        preprocessed=_preprocessed(model),
         parameters=sum(n for t in weights if (n := math.prod(t.dims)) > 1),
         metadata=metadata,
     )

@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from zoo.export import trials
+from zoo.export import footprint, trials
+from zoo.export.agreement import Agreement, Drop
 from zoo.export.card import Card
 from zoo.export.comparison import (
     LOGIT_BOUND,
@@ -30,8 +31,9 @@ from zoo.export.targets import oldest_onnxruntime
 Status = Literal["passed", "failed", "skipped", "reported"]
 Verdict = Literal["proved", "intact", "failed"]
 
-MIN_AGREEMENT = 0.98
-"""Share of labels that an int8 or fp16 file must have in common with its fp32 twin."""
+LOSSES = AGREEMENT, DROP = ("agreement with the fp32 twin", "accuracy drop")
+"""The rows that judge what an int8 or fp16 file loses."""
+TWIN = "its fp32 twin is PyTorch's"
 NOT_INSTALLED = "not installed"
 QUANTIZED_SLACK = 0.002
 """How far the accuracy of a quantized file may move from one onnxruntime to another."""
@@ -58,7 +60,8 @@ class Reference:
     """What the file must say of the test split, and what it is expected to say of itself.
 
     `logits` are what it is held against: PyTorch's, or those of an int8 or fp16 file's fp32 twin;
-    `torch` are PyTorch's.
+    `torch` are PyTorch's. `said` is the number of the class that the twin says of each of
+    `unlabelled`, which had no part in making or choosing the file.
     """
 
     images: Array  # uint8 N x C x H x W
@@ -66,6 +69,8 @@ class Reference:
     logits: Array  # float32 N x classes
     torch: Array  # float32 N x classes
     card: Card
+    unlabelled: Array | None = None  # uint8 M x C x H x W
+    said: Array | None = None  # int64 M
     apart: Row | None = None  # whether the run has seen a test example
 
 
@@ -139,7 +144,8 @@ def prove(file: ModelFile, evidence: Evidence) -> Proof:
             found = compare(reference.logits, answers, reference.labels)
             if file.card.precision != "fp32":
                 rows.append(_twin(reference))
-            rows += list(_split(file.card, found, len(inputs)))
+            beside = _beside(file, sessions, reference)
+            rows += list(_split(file.card, found, len(inputs), beside))
         else:
             rows.append(Row("test split", "skipped", str(evidence.reference)))
         rows += list(_elsewhere(file, inputs, answers[0][1], evidence))
@@ -240,8 +246,18 @@ def _golden(file: ModelFile, sessions: trials.Both, golden: Golden | str) -> Row
     return _row(name, far <= bound and not flips, figure)
 
 
-def _split(card: Card, found: Comparison | None, examples: int) -> Iterator[Row]:
-    """Judge what was found on the test split."""
+def _beside(file: ModelFile, sessions: trials.Both, reference: Reference) -> Agreement:
+    """Ask an int8 or fp16 file about the examples without labels."""
+    if reference.unlabelled is None or reference.said is None:
+        return Agreement(0, 0)
+    images, size = reference.unlabelled, footprint.at_once(footprint.activations(file.model), 64)
+    found, _ = trials.attempt(lambda: trials.run_all(sessions.full, images, size)[1])
+    alike = 0 if found is None else int((found.argmax(1) == reference.said).sum())
+    return Agreement(alike, len(images))
+
+
+def _split(card: Card, found: Comparison | None, examples: int, beside: Agreement) -> Iterator[Row]:
+    """Judge what was found on the test split, and `beside` it on examples without labels."""
     yield _row("finite outputs", found is not None, f"{examples:,} test examples")
     if found is None:
         return
@@ -254,10 +270,17 @@ def _split(card: Card, found: Comparison | None, examples: int) -> Iterator[Row]
         yield _row("same accuracy", abs(found.drop) <= slack, accuracies)
     else:
         most = float((card.quantization or {}).get("max_drop", 0.0))
-        figure = f"{found.agreement:.2%} of labels; at least {MIN_AGREEMENT:.0%}"
-        yield _row("agreement with the fp32 twin", found.agreement >= MIN_AGREEMENT, figure)
-        figure = f"{found.drop:+.2%} of {found.reference_accuracy:.2%}; at most {most:.2%}"
-        yield _row("accuracy drop", found.drop <= most + 1e-9, figure)
+        same = examples - found.flips - len(found.ties)
+        both = Agreement(same + beside.alike, examples + beside.examples)
+        figure = both.figure(most)
+        if beside.examples:
+            figure += f": {same:,} of {examples:,} test examples, {beside.alike:,} of"
+            figure += f" {beside.examples:,} others"
+        yield _row(AGREEMENT, both.enough(most), figure)
+        sides = (found.reference_accuracy, found.onnx_accuracy)
+        before, after = (round(each * examples) for each in sides)
+        drop = Drop(before, after, examples)
+        yield _row(DROP, drop.small(most), drop.figure(most))
         slack += QUANTIZED_SLACK
     recorded = abs(said - found.onnx_accuracy) <= slack
     yield _row("accuracy as recorded", recorded, f"the file says {said:.4f}")
@@ -267,11 +290,10 @@ def _twin(reference: Reference) -> Row:
     """Hold the fp32 twin against PyTorch: who agrees with a wrong one is wrong too."""
     answers = reference.logits, softmax32(reference.logits)
     found = compare(reference.torch, [answers], reference.labels)
-    name = "its fp32 twin is PyTorch's"
     if found is None:
-        return Row(name, "failed", "an answer is not finite")
+        return Row(TWIN, "failed", "an answer is not finite")
     figure = f"{found.max_probability_difference:.1e} off, {found.flips} labels differ"
-    return _row(name, all(row.passed for row in _exact(found)), figure)
+    return _row(TWIN, all(row.passed for row in _exact(found)), figure)
 
 
 def _exact(found: Comparison) -> Iterator[Row]:

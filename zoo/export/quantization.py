@@ -1,35 +1,53 @@
 """An exported file made smaller: int8 by static calibration, or half precision; no torch.
 
-What stands before the first layer stays as it is: bytes times constants are exact in float32.
+What makes the tensor `preprocessed` stays as it is: bytes times constants are exact in float32.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from zoo.errors import ModelFileError
-from zoo.export.compaction import QUANTIZED, compact, constants
+from zoo.export import boundary, footprint
+from zoo.export.compaction import QUANTIZED, compact
 from zoo.export.halving import halve
 from zoo.export.silence import silence
 
 Array = np.ndarray[Any, Any]
 Method = Literal["minmax", "entropy", "percentile"]
-SIMPLE = ("Cast", "Mul", "Add", "Sub", "Div", "Transpose", "ReduceSum", "MatMul")
-"""Operators that preprocessing is made of; a MatMul there averages pixels."""
 BATCH = 64
-FIRST = "first layer fp32"
-WAYS = (
-    *("per-channel minmax", "per-channel entropy", "per-channel percentile"),
-    "per-tensor minmax",
-    f"per-channel minmax, {FIRST}",
-)
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How an int8 file is made: the ranges of what is computed, the scales of weights."""
+
+    method: Method = "minmax"
+    per_channel: bool = True
+    keep_first: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the file's metadata calls it."""
+        channels = "per-channel" if self.per_channel else "per-tensor"
+        return f"{channels} {self.method}{', first layer fp32' if self.keep_first else ''}"
+
+
+WAYS = {
+    way.name: way
+    for way in (
+        *(Way("minmax"), Way("entropy"), Way("percentile")),
+        Way(per_channel=False),
+        Way(keep_first=True),
+    )
+}
 """The int8 variants worth measuring, by name."""
 
 
@@ -47,6 +65,8 @@ def to_int8(
     answered does not depend on the others of its batch, as it does with dynamic quantization.
     `keep_first` leaves the first layer in float32: it has few weights and the largest picture. The
     file's names, metadata, opset and dynamic batch are kept; the same input gives the same bytes.
+    Histograms (`entropy`, `percentile`) are of as many examples as memory holds. Raises
+    `ModelFileError` where no tensor is called `preprocessed`.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
@@ -67,7 +87,7 @@ def to_int8(
         quantize_static(
             before,
             after,
-            _Reader(source.graph.input[0], calibration),
+            _Reader(source, calibration, histograms=method != "minmax"),
             op_types_to_quantize=list(QUANTIZED),
             per_channel=per_channel,
             activation_type=QuantType.QUInt8,
@@ -91,22 +111,13 @@ def to_fp16(model: bytes) -> onnx.ModelProto:
 
 def by_name(name: str, model: bytes, calibration: Array) -> onnx.ModelProto:
     """Make an int8 variant by its name; raises `ModelFileError` where there is none of it."""
-    way, _, first = name.partition(", ")
-    channels, _, method = way.partition(" ")
-    known = channels in ("per-channel", "per-tensor") and method in get_args(Method)
-    if not known or first not in ("", FIRST):
+    if name not in WAYS:
         raise ModelFileError(f"'{name}' is no way in which zoo makes a file smaller.")
-    return to_int8(
-        model,
-        calibration,
-        method=method,  # type: ignore[arg-type]
-        per_channel=channels == "per-channel",
-        keep_first=first == FIRST,
-    )
+    return to_int8(model, calibration, **dataclasses.asdict(WAYS[name]))
 
 
 def candidates(
-    model: bytes, calibration: Array, names: Sequence[str] = WAYS
+    model: bytes, calibration: Array, names: Iterable[str] = WAYS
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield int8 variants to be measured, each with the name that it is made again by.
 
@@ -123,40 +134,24 @@ def candidates(
 
 
 def preprocessing(graph: onnx.GraphProto) -> list[str]:
-    """Name the nodes between the raw bytes and the first layer.
-
-    A product with a matrix counts where the matrix averages, as resizing does: its weights are not
-    negative and sum to 1 for each pixel. No trained layer does.
-    """
-    known = constants(graph)
-    inside = {port.name for port in graph.input} - known.keys()
-    found = []
-    for node in graph.node:
-        moving = [name for name in node.input if name and name not in known]
-        if node.op_type not in SIMPLE or not moving or not inside.issuperset(moving):
-            continue
-        if node.op_type == "MatMul" and not _averages(node, known):
-            continue
-        inside.update(node.output)
-        found.append(node.name)
-    return found
-
-
-def _averages(node: onnx.NodeProto, known: dict[str, onnx.TensorProto]) -> bool:
-    for index, name in enumerate(node.input):
-        if name in known:
-            matrix = numpy_helper.to_array(known[name])
-            sums = matrix.sum(axis=-1 if index == 0 else 0)
-            return bool((matrix >= 0).all() and np.allclose(sums, 1, atol=1e-4))
-    return False
+    """Name the nodes that `preprocessed` is computed by: nothing is made smaller there."""
+    return [node.name for node in boundary.preprocessing(graph)]
 
 
 class _Reader:
-    """Calibration examples, batch by batch as the graph takes them."""
+    """Calibration examples, batch by batch as the graph takes them.
 
-    def __init__(self, port: onnx.ValueInfoProto, examples: Array) -> None:
+    Of the smallest and largest values nothing else is kept. For histograms onnxruntime keeps every
+    value of every example till the last one is run, and copies them: they get fewer examples.
+    """
+
+    def __init__(self, model: onnx.ModelProto, examples: Array, *, histograms: bool) -> None:
+        port, each = model.graph.input[0], footprint.activations(model)
         fixed = port.type.tensor_type.shape.dim[0].dim_value
-        size = fixed or min(BATCH, len(examples))
+        size = fixed or footprint.at_once(each, min(BATCH, len(examples)))
+        if histograms:
+            most = max(1, footprint.MEMORY // each // size) * size
+            examples = examples[:: -(-len(examples) // most)]  # spread, for they may be in order
         # Whole batches alone, else histograms fail: the first examples may come twice.
         count = -(-len(examples) // size) * size
         examples = np.resize(examples, (count, *examples.shape[1:]))

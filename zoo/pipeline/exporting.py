@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from zoo.export import golden as vectors
 from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
 from zoo.export.modelfile import ModelFile, open_model
-from zoo.export.proof import Evidence, Proof, Reference, prove
+from zoo.export.proof import LOSSES, TWIN, Evidence, Proof, Reference, prove
 from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
 from zoo.folders import check_writable, workshop, write_atomic
 from zoo.pipeline import model_files, shrinking
+from zoo.pipeline.candidates import Candidate
 from zoo.pipeline.lineage import KEY, lineage
 from zoo.pipeline.model_files import Source
 from zoo.pipeline.workspace import Workspace
@@ -40,7 +40,7 @@ class Exported:
     model: Path
     bytes: int
     proof: Proof
-    candidates: list[shrinking.Candidate] = dataclasses.field(default_factory=list)
+    candidates: list[Candidate] = dataclasses.field(default_factory=list)
 
 
 def export(
@@ -82,7 +82,9 @@ def export(
             current().note("proving with onnxruntime")
             file = open_model(candidate)
             evidence = Evidence(
-                reference=_reference(source, file, made.twin),
+                reference=_apart(
+                    source, shrinking.reference_of(source, file, made.twin, made.samples)
+                ),
                 golden=_own_golden(source, made),
                 remake=lambda: shrinking.make_again(source, file),
                 runtimes=gates,
@@ -131,11 +133,21 @@ def validate(
 
 def failure(proof: Proof) -> str:
     """Say in one line what a proof failed on, or what it lacks."""
-    if proof.verdict == "failed":
-        rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.failures)
-        return f"the exported graph does not reproduce PyTorch ({rows})."
-    rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.skipped)
-    return f"not every check could be run ({rows}). Type --partial to do without."
+    if proof.verdict != "failed":
+        rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.skipped)
+        return f"not every check could be run ({rows}). Type --partial to do without."
+    rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.failures)
+    names = {row.name for row in proof.failures}
+    if names <= set(LOSSES):
+        lost = "; ".join(row.figure for row in proof.failures)
+        other = "--fp16, or " if proof.precision == "int8" else ""
+        return (
+            f"{proof.precision} loses too much here: {lost}. Type {other}--max-drop with more"
+            " points, or leave it in fp32."
+        )
+    if proof.precision != "fp32" and TWIN not in names:
+        return f"the {proof.precision} file fails its proof ({rows})."
+    return f"the exported graph does not reproduce PyTorch ({rows})."
 
 
 def _evidence(
@@ -153,19 +165,15 @@ def _evidence(
     except ZooError as error:
         reason = f"the run cannot be read again: {error}"
         return Evidence(reason, golden, reason, gates, others)
-    remake: Callable[[], bytes] | str
+    reference, remake = shrinking.traced(source, file)
     if other := model_files.other_versions(file.card):
         remake = f"made by {other}"
-    else:
-        remake = functools.partial(shrinking.make_again, source, file)
-    reference = _reference(source, file)
-    return Evidence(reference, golden, remake, gates, others)
+    return Evidence(_apart(source, reference), golden, remake, gates, others)
 
 
-def _reference(source: Source, file: ModelFile, twin: bytes | None = None) -> Reference:
-    """Return what a file must say, and whether it is said of examples that are new to the run."""
-    found = shrinking.reference_of(source, file, twin)
-    return dataclasses.replace(found, apart=model_files.apart_row(source.held))
+def _apart(source: Source, reference: Reference) -> Reference:
+    """Add whether what a file must say is said of examples that are new to the run."""
+    return dataclasses.replace(reference, apart=model_files.apart_row(source.held))
 
 
 def _origin(file: ModelFile, workspace: Workspace) -> Run | str:

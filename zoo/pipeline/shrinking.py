@@ -1,63 +1,42 @@
-"""Smaller files: int8 and fp16 candidates, measured against their fp32 twin before one is kept."""
+"""Smaller files: of int8 and fp16 candidates the best is kept, and made again to be proved."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import onnx
 
-from zoo.api import Examples
-from zoo.data import checked, holdout
-from zoo.errors import ProofError
+from zoo.errors import ProofError, ZooError
 from zoo.export import quantization
-from zoo.export.comparison import Comparison, compare
+from zoo.export.comparison import compare
 from zoo.export.graph import finished
 from zoo.export.modelfile import ModelFile
-from zoo.export.proof import MIN_AGREEMENT, Reference
-from zoo.export.runtime import Array, open_session
+from zoo.export.proof import Reference
+from zoo.export.runtime import Array
 from zoo.export.targets import ExportConfig
-from zoo.export.timing import ratio
-from zoo.export.trials import run_all
-from zoo.pipeline import assembly
+from zoo.pipeline.candidates import Candidate, answers, bytes_of_one, measure, refusal
 from zoo.pipeline.model_files import Source, card_of, config_of, full_precision
+from zoo.pipeline.samples import Samples, drawn
 from zoo.progress import current
-
-CALIBRATION, MEASURED = 512, 2000
-"""Training examples for calibration, and at most as many others to choose a candidate by."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A smaller file that was measured on examples held out from training, fractions 0..1.
-
-    `latency` is its median time for one example, in units of that of its fp32 twin.
-    """
-
-    name: str
-    bytes: int
-    agreement: float
-    accuracy_drop: float
-    latency: float | None
-    kept: bool
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The bytes of a file and of its fp32 twin, and the logits that its golden vectors hold."""
+    """The bytes of a file and of its fp32 twin, and the logits that its golden vectors hold.
+
+    A smaller file was chosen by some of `samples`; others are for its proof.
+    """
 
     data: bytes
     twin: bytes
     expected: Array
     candidates: list[Candidate] = dataclasses.field(default_factory=list)
+    samples: Samples | None = None
 
 
 def make(source: Source, config: ExportConfig) -> Made:
@@ -65,106 +44,110 @@ def make(source: Source, config: ExportConfig) -> Made:
     twin = full_precision(source, config)
     if config.precision == "fp32":
         return Made(twin, twin, source.logits)
-    current().note(f"measuring {config.precision}")
-    calibration, measured = _drawn(source, config.layout)
+    samples = drawn(source, bytes_of_one(twin))
+    count, labelled = len(samples.choosing), len(samples.labels)
+    current().note(f"measuring {config.precision} on {count:,} examples, {labelled:,} with labels")
+    expected = answers(twin, samples.choosing)[0]
     found = []
-    for name, model in _variants(twin, config.precision, calibration):
-        card = card_of(source, config, source.accuracy, quantized=_method(source, config, name))
-        found.append((_measure(name, finished(model, card), twin, measured, config), model))
+    for name, model in _variants(twin, config, samples):
+        written = _method(source, config, name, samples)
+        card = card_of(source, config, source.accuracy, quantized=written)
+        data = finished(model, card)
+        found.append((measure(name, data, twin, samples, expected, config.max_drop / 100), model))
     fit = [pair for pair in found if pair[0].kept]
     if not fit:
-        tried = "; ".join(f"{c.name}: {c.reason}" for c, _ in found)
-        raise ProofError(
-            f"No file was written: no {config.precision} file is good enough ({tried})."
-            " Type --max-drop with more points, or leave it in fp32."
-        )
+        raise ProofError(refusal([candidate for candidate, _ in found], config.precision))
     best, model = max(fit, key=lambda pair: (pair[0].agreement, -pair[0].bytes))
-    data, logits = _sealed_smaller(source, config, twin, best.name, model)
+    written = _method(source, config, best.name, samples)
+    data, logits = _sealed_smaller(source, config, twin, written, model)
     candidates = [
         dataclasses.replace(c, kept=c is best, bytes=len(data) if c is best else c.bytes)
         for c, _ in found
     ]
-    return Made(data, twin, logits, candidates)
+    return Made(data, twin, logits, candidates, samples)
 
 
-def make_again(source: Source, file: ModelFile) -> bytes:
-    """Export a run once more as a file says it was made."""
+def make_again(
+    source: Source, file: ModelFile, twin: bytes | None = None, samples: Samples | None = None
+) -> bytes:
+    """Export a run once more as a file says it was made, its fp32 twin and samples if need be."""
     config = config_of(file)
-    twin = full_precision(source, config)
+    twin = twin or full_precision(source, config)
     if config.precision == "fp32":
         return twin
+    samples = samples or drawn(source, bytes_of_one(twin))
     name = str((file.card.quantization or {}).get("method"))
     if name == "fp16":
         model = quantization.to_fp16(twin)
     else:
-        model = quantization.by_name(name, twin, _drawn(source, config.layout)[0])
-    return _sealed_smaller(source, config, twin, name, model)[0]
+        model = quantization.by_name(name, twin, _as_taken(samples.calibration, config))
+    written = _method(source, config, name, samples)
+    return _sealed_smaller(source, config, twin, written, model)[0]
 
 
-def reference_of(source: Source, file: ModelFile, twin: bytes | None = None) -> Reference:
-    """Return what a file must say: PyTorch's answers, or those of its fp32 twin, made if absent."""
+def traced(source: Source, file: ModelFile) -> tuple[Reference, Callable[[], bytes] | str]:
+    """Return what a file of a run must say, and what makes it again or why it cannot be made."""
+    if file.card.precision == "fp32":
+        return reference_of(source, file), functools.partial(make_again, source, file)
+    twin = full_precision(source, config_of(file))
+    try:
+        samples = drawn(source, bytes_of_one(twin))
+    except ZooError as error:
+        reason = f"the examples that it was calibrated by cannot be read again: {error}"
+        return reference_of(source, file, twin), reason
+    reference = reference_of(source, file, twin, samples)
+    said = (file.card.quantization or {}).get("calibration", samples.digest)
+    if said != samples.digest:
+        return reference, "the data set has other examples now to calibrate by"
+    return reference, functools.partial(make_again, source, file, twin, samples)
+
+
+def reference_of(
+    source: Source, file: ModelFile, twin: bytes | None = None, samples: Samples | None = None
+) -> Reference:
+    """Return what a file must say: PyTorch's answers, or those of its fp32 twin, made if absent.
+
+    The twin is asked about the samples for proving as well.
+    """
     card, config = file.card, config_of(file)
     if card.precision == "fp32":
         wanted = card_of(source, config, source.accuracy)
         logits = source.logits
         return Reference(source.images, source.labels, logits, logits, wanted)
     twin = twin or full_precision(source, config)
-    logits = run_all(open_session(Path("the fp32 twin"), twin), source.images, 64)[0]
+    logits = answers(twin, source.images)[0]
     wanted = card_of(source, config, float(card.metrics["accuracy"]), quantized=card.quantization)
-    return Reference(source.images, source.labels, logits, source.logits, wanted)
+    reference = Reference(source.images, source.labels, logits, source.logits, wanted)
+    if samples is None or not len(samples.proving):
+        return reference
+    more = answers(twin, samples.proving)[0].argmax(1)
+    return dataclasses.replace(reference, unlabelled=samples.proving, said=more)
 
 
 def _variants(
-    twin: bytes, precision: str, calibration: Array
+    twin: bytes, config: ExportConfig, samples: Samples
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
-    if precision == "fp16":
+    if config.fp16:
         yield "fp16", quantization.to_fp16(twin)
     else:
-        yield from quantization.candidates(twin, calibration)
-
-
-def _measure(
-    name: str, data: bytes, twin: bytes, measured: Examples, config: ExportConfig
-) -> Candidate:
-    """Hold a smaller file against its twin, on other examples than the test split's."""
-    images = measured.inputs.numpy()
-    assert measured.labels is not None
-    found = _compare(data, twin, images, measured.labels.numpy())
-    if found is None:
-        reason = "its answers are not finite"
-        return Candidate(name, len(data), 0.0, 1.0, None, False, reason)
-    reasons = []
-    if found.drop > config.max_drop / 100 + 1e-9:
-        reasons.append(f"accuracy drops by {found.drop * 100:.2f} points")
-    if found.agreement < MIN_AGREEMENT:
-        reasons.append(f"only {found.agreement:.1%} of labels agree")
-    if len(data) >= len(twin):
-        reasons.append("it is not smaller")
-    reason = ", ".join(reasons)
-    time = ratio(data, twin)
-    return Candidate(name, len(data), found.agreement, found.drop, time, not reasons, reason)
-
-
-def _compare(data: bytes, twin: bytes, images: Array, labels: Array) -> Comparison | None:
-    sides = [_answers(each, images) for each in (twin, data)]
-    return compare(sides[0][0], [sides[1]], labels)
-
-
-def _answers(data: bytes, images: Array) -> tuple[Array, Array]:
-    """Run a file that may not be sealed yet."""
-    return run_all(open_session(Path("the model"), data, sealed=False), images, 64)
+        yield from quantization.candidates(twin, _as_taken(samples.calibration, config))
 
 
 def _sealed_smaller(
-    source: Source, config: ExportConfig, twin: bytes, name: str, model: onnx.ModelProto
+    source: Source,
+    config: ExportConfig,
+    twin: bytes,
+    method: dict[str, Any],
+    model: onnx.ModelProto,
 ) -> tuple[bytes, Array]:
     """Write into a smaller model what it is, measured on the test split; its logits come too."""
     data = bytes(model.SerializeToString(deterministic=True))
-    found = _compare(data, twin, source.images, source.labels)
+    sides = [answers(each, source.images) for each in (twin, data)]
+    found = compare(sides[0][0], [sides[1]], source.labels)
     if found is None:
         raise ProofError(f"No file was written: an {config.precision} answer is not finite.")
     written = {
-        **_method(source, config, name),
+        **method,
         "twin_sha256": hashlib.sha256(twin).hexdigest(),
         "agreement": found.agreement,
         "accuracy_drop": found.drop,
@@ -172,32 +155,22 @@ def _sealed_smaller(
     }
     card = card_of(source, config, found.onnx_accuracy, quantized=written)
     sealed = finished(model, card)
-    return sealed, _answers(sealed, source.images)[0]
+    return sealed, answers(sealed, source.images)[0]
 
 
-def _method(source: Source, config: ExportConfig, name: str) -> dict[str, Any]:
+def _method(source: Source, config: ExportConfig, name: str, samples: Samples) -> dict[str, Any]:
     """Say how a smaller file was made."""
-    drawn = {"examples": CALIBRATION, "seed": source.run.record.seed} if config.int8 else {}
-    return {"method": name, **drawn}
+    if not config.int8:
+        return {"method": name}
+    return {
+        "method": name,
+        "examples": len(samples.calibration),
+        "seed": source.run.record.seed,
+        "calibration": samples.digest,
+    }
 
 
-def _drawn(source: Source, layout: str) -> tuple[Array, Examples]:
-    """Draw calibration examples, as the graph takes them, and others to measure on.
-
-    The others are those that training held out, where it did; both are drawn by the run's seed.
-    """
-    record, data = source.run.record, source.data
-    part = assembly.recorded(source.workspace, "dataset", record.dataset)
-    with assembly.guarded(part.entry, "loaded"):
-        loaded = data.train()
-    examples = checked(loaded, data.input.shape, len(data.classes), part.entry.owner)
-    assert examples.labels is not None
-    train, held = holdout(len(examples), record.training["validation"], record.training["seed"])
-    other = held if len(held) else train[CALIBRATION:]
-    drawn = train[:CALIBRATION].sort().values
-    calibration = examples.inputs[drawn].numpy()
-    if layout == "nhwc":
-        calibration = calibration.transpose(0, 2, 3, 1)
-    other = (other if len(other) else train)[:MEASURED].sort().values
-    left = Examples(inputs=examples.inputs[other], labels=examples.labels[other])
-    return np.ascontiguousarray(calibration), left
+def _as_taken(images: Array, config: ExportConfig) -> Array:
+    """Lay out raw bytes, N x C x H x W, as the graph takes them."""
+    last = config.layout == "nhwc"
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if last else images
