@@ -498,6 +498,7 @@ def test_two_processes_make_one_run(pair: Pair) -> None:
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
     pair.two.load_weights()
     assert pair.two.record.training["devices"] == 2
+    assert pair.two.record.data == pair.one.record.data  # the main one alone wrote it down
 
 
 def test_two_processes_speak_with_one_voice(pair: Pair) -> None:

@@ -157,6 +157,11 @@ def _unsound(record: Record) -> list[str]:
         wrong.append("created")
     if record.threads < 1:
         wrong.append("threads")
+    if data := record.data:
+        counts = [split.examples for split in data.splits.values()]
+        counts += [data.trained, data.held_out, data.pretrained, data.equal, data.left_out]
+        if min(counts) < 0:
+            wrong.append("data")
     finetuned = record.kind == "finetune"
     if finetuned != (record.head is not None) or finetuned != (record.finetune is not None):
         wrong.append("head")

@@ -15,9 +15,9 @@ import torch
 from safetensors.numpy import load_file
 
 from zoo import pipeline, runs
-from zoo.api import Component, SelfTrainConfig
+from zoo.api import Component, FinetuneConfig, PretrainConfig, SelfTrainConfig
 from zoo.digests import digest_split
-from zoo.errors import DataError, RunError
+from zoo.errors import DataError, RunError, UsageError
 from zoo.export.runtime import open_session
 from zoo.pipeline import Workspace, identity, model_files
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
@@ -327,7 +327,9 @@ def test_a_pretraining_that_saw_test_examples_is_refused(
     assert run.record.data is not None
     assert run.record.data.left_out == 4
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
-    assert "4 of its 14 examples are ones that the run was pretrained on" in message
+    assert message.startswith(
+        f"4 of the 14 test examples of 'world' are ones that run '{run.name}' was pretrained on:"
+    )
     found = pipeline.evaluate(run, without_seen=True, workspace=workspace)
     assert (found.examples, found.left_out) == (10, 4)
 
@@ -456,7 +458,9 @@ def test_a_test_split_that_cannot_be_read_stops_no_training(
     notes, made = Notes(), []
     with reporting(notes):
         made.append(finetuned(workspace))
-    assert notes.about("the test split is not known while this run is trained: its files are not")
+    assert notes.about(
+        "the test split cannot be read, and is not known: its files are not here yet"
+    )
     assert made[0].record.data is not None
     assert set(made[0].record.data.splits) == {"train"}
     world.fault = ""
@@ -551,9 +555,10 @@ def test_a_run_is_used_again_for_the_same_data_alone(workspace: Workspace, world
 
     def made() -> tuple[Run, int]:
         steps = Steps(workspace, "tests")
-        config = pipeline.finetuning.FinetuneConfig()
+        config = FinetuneConfig()
         return steps.finetuned(parts, ONCE, config, None), steps.reused
 
+    world.unlabelled = [70, 71]  # nothing that a finetuning reads
     first, _ = made()
     again, reused = made()
     assert (again.name, reused) == (first.name, 1)
@@ -566,6 +571,27 @@ def test_a_run_is_used_again_for_the_same_data_alone(workspace: Workspace, world
     assert made()[0].name == second.name
     older(second)
     assert made()[0].name == second.name
+
+
+def test_a_pretraining_is_used_again_for_the_same_unlabelled_examples_alone(
+    workspace: Workspace, world: World
+) -> None:
+    def made() -> str:
+        objective, config = Component("denoise"), PretrainConfig()
+        steps = Steps(workspace, "tests")
+        return steps.pretrained(MLP, Component("world"), objective, ONCE, config).name
+
+    found = [made(), made()]
+    world.unlabelled = [70, 71]
+    found += [made(), made()]
+    assert found[0] == found[1] != found[2] == found[3]
+
+
+def test_names_are_told_as_they_can_be_printed(workspace: Workspace, world: World) -> None:
+    run = finetuned(workspace)
+    world.classes = ("even", "\x1b[2Jodd")
+    message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
+    assert "class '\ufffd[2Jodd' is new" in message
 
 
 def test_runs_measured_on_several_test_splits_are_not_compared_silently(
@@ -623,6 +649,41 @@ def typed(workspace: Workspace, cli: Any, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr("zoo.cli.train.registry_of", lambda _: workspace.registry)
     monkeypatch.setattr("zoo.cli.options.registry_of", lambda _: workspace.registry)
     return cli
+
+
+def test_a_bench_does_not_go_on_with_other_data(
+    workspace: Workspace, world: World, tmp_path: Path
+) -> None:
+    def bench() -> Any:
+        return pipeline.bench_labels(
+            "world", MLP, objectives=["denoise"], labels=[10], seeds=[0], output=tmp_path / "bench",
+            pretrain={"epochs": 1}, finetune={"epochs": 1}, workspace=workspace,
+        )  # fmt: skip
+
+    found = bench()
+    test = world.examples(world.test or [])
+    sha256 = digest_split(test.inputs, test.labels).sha256
+    assert {cell["test_sha256"] for cell in found.cells} == {sha256}
+    assert len(bench().cells) == 2
+    world.test = list(range(100, 130))
+    message = refused(bench, UsageError)
+    assert message == (
+        f"'{tmp_path / 'bench'}' holds a bench of other data: the test split of 'world' changed."
+        " Name another folder with -o."
+    )
+
+
+def test_what_was_made_and_measured_without_the_seen_is_reproduced_so(tmp_path: Path) -> None:
+    pile, pets = World(train=list(range(60)), test=None), World(train=[*range(60, 90)], test=[])
+    pets.test = [*range(9), *range(100, 110)]
+    workspace = place(tmp_path, pile=pile, pets=pets)
+    run = finetuned(workspace, pretrained(workspace, "pile"), "pets", without_seen=True)
+    assert pipeline.evaluate(run, without_seen=True, workspace=workspace).left_out == 9
+    assert pipeline.reproduce(run, workspace=workspace).verdict == "to the bit"
+    pets.train = [*range(60, 89)]
+    found = pipeline.reproduce(run, workspace=workspace)
+    assert found.verdict == "altered"
+    assert "SHA-256 of the train split" in [each.name for each in found.differences]
 
 
 def test_a_class_that_was_renamed_is_named(workspace: Workspace, world: World) -> None:

@@ -430,6 +430,10 @@ def test_a_record_without_a_key_is_corrupt_and_says_which(key: str, root: Path, 
 
 
 PART = {"name": "mlp", "plugin": "p", "version": "1", "options": {}}
+KNOWN = {
+    "sha256": "0" * 64, "trained": 3, "held_out": 1, "pretrained": 0,
+    "splits": {"train": {"examples": 4, "sha256": "0" * 64}},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -457,6 +461,20 @@ PART = {"name": "mlp", "plugin": "p", "version": "1", "options": {}}
         *[("tests", value) for value in (None, {}, [1], "x")],
         *[("weights_sha256", value) for value in (5, [])],
         *[("error", value) for value in (5, [])],
+        *[
+            ("data", value)
+            for value in (
+                5,
+                "x",
+                {},
+                KNOWN | {"trained": "3"},
+                KNOWN | {"more": 1},
+                KNOWN | {"splits": [1]},
+                KNOWN | {"splits": {"test": 5}},
+                KNOWN | {"unknown": [1]},
+                KNOWN | {"trained": -1},
+            )
+        ],
         *[("schema", value) for value in (None, "1", [])],
     ],
     ids=repr,
@@ -466,6 +484,15 @@ def test_a_record_of_the_wrong_form_is_corrupt(
 ) -> None:
     rewrite(run, **{key: value})
     assert_corrupt(root, run)
+
+
+def test_a_record_without_digests_or_with_them_is_sound(run: Run) -> None:
+    assert runs.load(run.folder).record.data is None
+    rewrite(run, data=KNOWN)
+    data = runs.load(run.folder).record.data
+    assert data is not None
+    assert data.splits["train"].examples == 4
+    assert (data.equal, data.left_out, data.unknown) == (0, 0, [])
 
 
 def test_a_record_of_a_newer_zoo_says_how_to_get_it(run: Run) -> None:

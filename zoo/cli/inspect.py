@@ -61,7 +61,7 @@ def inspect(model: Path, diff: Path | None, meta: bool, as_json: bool) -> None:
     for key in ("zoo.dataset", "zoo.metrics", "zoo.precision", "zoo.quantization", "zoo.run"):
         if key in found.metadata:
             shown[key.removeprefix("zoo.")] = _figures(found.metadata[key])
-    if "zoo.left_out" in found.metadata:
+    if found.sealed and "zoo.left_out" in found.metadata:
         count = found.metadata["zoo.left_out"]
         shown["metrics"] += f", without {count} test examples that the run has seen"
     if "license" in found.metadata:

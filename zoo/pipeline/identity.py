@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,7 @@ def digest_test(part: Part, data: Dataset) -> Digested | None:
             loaded = data.test()
         return digested(checked(loaded, data.input.shape, None, part.entry.owner))
     except ZooError as error:
-        current().note(f"the test split is not known while this run is trained: {error}")
+        current().note(f"the test split cannot be read, and is not known: {error}")
         return None
 
 
@@ -232,33 +232,3 @@ def read(run: Run) -> Identity | None:
         return Identity(**load(data))
     except (SafetensorError, TypeError):
         raise RunError(f"'{path}' is corrupt: it holds no digests of examples. {again}") from None
-
-
-def splits_of(part: Part, data: Dataset) -> dict[str, Digested]:
-    """Digest every split of a data set as it is; a test split that cannot be read is left out."""
-    found = {}
-    for name in SPLITS:
-        if load := getattr(data, name):
-            with assembly.guarded(part.entry, "loaded"):
-                loaded = load()
-            found[name] = digested(checked(loaded, data.input.shape, None, part.entry.owner))
-    test = digest_test(part, data)
-    return found if test is None else {**found, "test": test}
-
-
-def made_of(run: Run, splits: Mapping[str, Digested]) -> bool:
-    """Say whether a run was made of these splits, or when digests were not kept yet."""
-    data = run.record.data
-    if data is None:
-        return True
-    names = [*SPLITS, *({"test"} & splits.keys() & data.splits.keys())]
-    before = [data.splits[name].sha256 if name in data.splits else None for name in names]
-    return before == [splits[name].sha256 if name in splits else None for name in names]
-
-
-def same_split(run: Run, name: str, digested: Digested) -> bool | None:
-    """Say whether a split is the one that a run was made with; None where nobody knows."""
-    data = run.record.data
-    if data is None or name not in data.splits:
-        return None
-    return data.splits[name].sha256 == digested.sha256

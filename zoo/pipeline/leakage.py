@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from zoo.api import Examples
-from zoo.digests import Array, digest_split, found_in
+from zoo.digests import Array, Digested, digest_split, found_in
 from zoo.errors import DataError
 from zoo.pipeline import identity
 from zoo.pipeline.identity import Identity, Origin
-from zoo.pipeline.sameness import commands_anew
+from zoo.pipeline.sameness import commands_anew, same_split, shown
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import DEEDS
@@ -82,7 +82,7 @@ def hold(
     seen = found_in(digested.examples, known.seen)
     leaked = known.leaked(digested.examples)
     if leaked.any() and refuse and not without_seen:
-        raise DataError(_refusal(run, known, examples, digested.examples, leaked, workspace, by))
+        raise DataError(_refusal(run, known, digested, leaked, workspace, by))
     if not leaked.any():
         _tell_change(run, digested.sha256, total)
     if without_seen and seen.any():
@@ -130,37 +130,36 @@ def which(names: Sequence[str] | None, chosen: Array) -> str:
     if names is None:
         told = "number " + ", ".join(f"{place:,}" for place in places[:NAMED])
     else:
-        told = ", ".join(f"'{names[place]}'" for place in places[:NAMED])
+        told = ", ".join(f"'{shown(names[place])}'" for place in places[:NAMED])
     return told + (f" and {len(places) - NAMED:,} more" if len(places) > NAMED else "")
 
 
 def _refusal(
-    run: Run,
-    known: Identity,
-    examples: Examples,
-    digests: Array,
-    leaked: Array,
-    workspace: Workspace,
-    by: str,
+    run: Run, known: Identity, test: Digested, leaked: Array, workspace: Workspace, by: str
 ) -> str:
-    count, total, name = int(leaked.sum()), len(digests), run.record.dataset.name
+    count, total, name = int(leaked.sum()), len(test), run.record.dataset.name
     sorts = {
         "trained on": known.trained,
         "validated on": known.held_out,
         "pretrained on": known.pretrained,
     }
-    counts = {sort: int(found_in(digests[leaked], some).sum()) for sort, some in sorts.items()}
-    told = [
+    counts = {s: int(found_in(test.examples[leaked], some).sum()) for s, some in sorts.items()}
+    told = " or ".join(
         sort if number == count else f"{sort} ({number:,})"
         for sort, number in counts.items()
         if number
-    ]
+    )
+    subject = (
+        f"{count:,} of the {total:,} test examples of '{name}' are ones that run '{run.name}' was"
+        if same_split(run, "test", test)  # they were left out when it was made
+        else f"The test split of '{name}' changed since run '{run.name}' was made: {count:,} of its"
+        f" {total:,} examples are ones that the run was"
+    )
     typed = shlex.quote(str(run.folder))
     others = f"To measure on the other {total - count:,}, type: zoo {by} {typed} --without-seen"
     return (
-        f"The test split of '{name}' changed since run '{run.name}' was made: {count:,} of its"
-        f" {total:,} examples are ones that the run was {' or '.join(told)}:"
-        f" {which(examples.names, leaked)}. What is measured on them says nothing of new ones.\n"
+        f"{subject} {told}: {which(test.names, leaked)}. What is measured on them says nothing of"
+        " new ones.\n"
         + (others if count < total else "No other is left to measure on.")
         + f"\nTo train anew on the data as they are, type:{commands_anew(run, workspace)}"
     )

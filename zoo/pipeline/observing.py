@@ -15,9 +15,9 @@ from zoo.data import checked, holdout
 from zoo.errors import DataError, ZooError
 from zoo.pipeline import assembly
 from zoo.pipeline.finetuning import labelled_examples
-from zoo.pipeline.identity import digested, same_split
+from zoo.pipeline.identity import digested
 from zoo.pipeline.reviving import Model, revive
-from zoo.pipeline.sameness import change_of
+from zoo.pipeline.sameness import change_of, same_split
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.report import generation, saliency

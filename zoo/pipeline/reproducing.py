@@ -209,7 +209,9 @@ def _again(
     if record.self_train is not None:
         assert parent is not None  # what it states was held against itself
         taught = make(SelfTrainConfig, record.self_train, f"run '{record.run}'")
-        return make_self_training(workspace, parent, training, taught, recipe=noted)
+        return make_self_training(
+            workspace, parent, training, taught, recipe=noted, without_seen=True
+        )
     config = make(FinetuneConfig, record.finetune or {}, f"run '{record.run}'")
     channels, height, width = record.input
     return make_finetuning(
@@ -220,6 +222,7 @@ def _again(
         parent=parent,
         input=ImageInput(channels=channels, height=height, width=width),
         recipe=noted,
+        without_seen=True,  # what it was made with decides what it is measured on
     )
 
 
@@ -233,7 +236,12 @@ def _measured(found: Stated, run: Run, workspace: Workspace) -> float | None:
             reading = found.run.add_test(BY, rerun=run.name)
         except OSError as error:
             current().note(f"'{found.run.folder}' cannot be written: not counted there ({error})")
-    accuracy = evaluate(run, device=run.record.device, workspace=workspace).accuracy
+    accuracy = evaluate(
+        run,
+        device=run.record.device,
+        without_seen=found.left_out > 0,
+        workspace=workspace,
+    ).accuracy
     if found.run is not None and reading is not None:
         found.run.finish_test(reading, rerun_accuracy=accuracy)
     return accuracy

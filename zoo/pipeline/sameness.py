@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from zoo.api import Dataset
+from zoo.data import checked
+from zoo.digests import Digested
 from zoo.errors import ZooError
+from zoo.pipeline import assembly
+from zoo.pipeline.assembly import Part
+from zoo.pipeline.identity import SPLITS, digest_test, digested
 from zoo.pipeline.lineage import ancestors_of
 from zoo.pipeline.workspace import Workspace
 from zoo.record import Record
@@ -51,13 +57,50 @@ def commands_anew(run: Run, workspace: Workspace) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
+def splits_of(part: Part, data: Dataset) -> dict[str, Digested]:
+    """Digest every split of a data set as it is; a test split that cannot be read is left out."""
+    found = {}
+    for name in SPLITS:
+        if load := getattr(data, name):
+            with assembly.guarded(part.entry, "loaded"):
+                loaded = load()
+            found[name] = digested(checked(loaded, data.input.shape, None, part.entry.owner))
+    test = digest_test(part, data)
+    return found if test is None else {**found, "test": test}
+
+
+def made_of(run: Run, splits: Mapping[str, Digested]) -> bool:
+    """Say whether a run was made of these splits, or when digests were not kept yet."""
+    record, data = run.record, run.record.data
+    if data is None:
+        return True
+    labels_alone = record.kind == "finetune" and record.self_train is None
+    names = [*(SPLITS[:1] if labels_alone else SPLITS)]
+    names += {"test"} & splits.keys() & data.splits.keys()
+    before = [data.splits[name].sha256 if name in data.splits else None for name in names]
+    return before == [splits[name].sha256 if name in splits else None for name in names]
+
+
+def same_split(run: Run, name: str, split: Digested) -> bool | None:
+    """Say whether a split is the one that a run was made with; None where nobody knows."""
+    data = run.record.data
+    if data is None or name not in data.splits:
+        return None
+    return data.splits[name].sha256 == split.sha256
+
+
 def _named(names: Sequence[str]) -> str:
     return f"class {_listed(names)} is" if len(names) == 1 else f"classes {_listed(names)} are"
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:4])
-    return shown + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
+    first = ", ".join(f"'{shown(name)}'" for name in names[:4])
+    return first + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
+
+
+def shown(name: object) -> str:
+    """Return a name as it can be printed: it may be that of a file or a folder."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(name))
 
 
 def _sizes(shape: Sequence[int]) -> str:

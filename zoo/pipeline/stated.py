@@ -30,7 +30,8 @@ class Stated:
     """A record to be made again, with those of its `parents`, the nearest first.
 
     `run` is None for a model's card.
-    `accuracy` and its 95 % `interval` are those of the test split; a pretraining has none.
+    `accuracy` and its 95 % `interval` are those of the test split, without the `left_out` examples
+    that the run has seen; a pretraining has none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stated:
     run: Run | None
     accuracy: float | None
     interval: tuple[float, float] | None
+    left_out: int = 0
 
 
 def stated(source: Run | str | Path, workspace: Workspace) -> Stated:
@@ -130,7 +132,8 @@ def _stated(name: str, record: Record, parents: list[Record], run: Run | None) -
     if not readings:
         where = shlex.quote(str(run.folder)) if run else name
         raise RunError(f"Run '{name}' states no accuracy. Type: zoo evaluate {where}")
-    return Stated(name, record, parents, run, *_accuracy(name, readings))
+    left_out = int(readings[-1].get("left_out", 0))
+    return Stated(name, record, parents, run, *_accuracy(name, readings), left_out)
 
 
 def _accuracy(name: str, readings: list[dict[str, Any]]) -> tuple[float, tuple[float, float]]:

@@ -20,9 +20,9 @@ from zoo.digests import Digested
 from zoo.errors import recurs
 from zoo.pipeline.assembly import build_dataset, choose
 from zoo.pipeline.finetuning import finetune
-from zoo.pipeline.identity import made_of, splits_of
 from zoo.pipeline.pretraining import pretrain
 from zoo.pipeline.reuse import Earlier, digest, key_of
+from zoo.pipeline.sameness import made_of, splits_of
 from zoo.pipeline.self_training import self_train
 from zoo.pipeline.workspace import Workspace
 from zoo.runs import Run

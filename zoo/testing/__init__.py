@@ -8,8 +8,8 @@ In a plugin's own tests, one line a component:
         assert_conforms("backbone", "mine")
 
 `check` returns the same findings as a report; `zoo plugin check NAME|FILE` prints it. The kit runs
-on the CPU. It reads the test split of a data set, to hold it against the training split: no other
-code but `evaluate` and the proof does, and no model is measured on it here.
+on the CPU. It reads the test split of a data set, to hold it against the training split; no model
+is measured on it here.
 """
 
 from zoo.testing.report import ComponentReport, PluginReport, Report, Row, Size, State, Verdict

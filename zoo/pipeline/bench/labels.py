@@ -28,8 +28,8 @@ from zoo.pipeline.bench.table import (
     read_plan,
     write_json,
 )
-from zoo.pipeline.identity import splits_of
 from zoo.pipeline.reuse import digest
+from zoo.pipeline.sameness import splits_of
 from zoo.pipeline.steps import going_on
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import Once, clock, current, reporting
