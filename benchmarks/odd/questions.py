@@ -74,17 +74,21 @@ def ask(classifier: nn.Module, file: Path, images: Array) -> Answers:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    expected, found = [], []
+    expected: list[Array] = []
+    found: list[Array] = []
     for image in images[:, None]:
         try:
             with torch.no_grad():
                 expected.append(classifier(torch.from_numpy(image)).double().numpy())
         except Exception as error:
-            return Answers(len(found), 0, None, 0, f"PyTorch raises {_named(error)}")
+            return _none(len(found), f"PyTorch raises {_named(error)}")
         try:
             found.append(session.run(["probabilities"], {"image": image})[0])
         except Exception as error:
-            return Answers(len(found), 0, None, 0, f"onnxruntime raises {_named(error)}")
+            return _none(len(found), f"onnxruntime raises {_named(error)}")
+        shapes = expected[-1].shape, found[-1].shape
+        if shapes[0] != shapes[1]:
+            return _none(len(found), "PyTorch answers {} and the file {}".format(*shapes))
     return compared(softmax(np.concatenate(expected)), np.concatenate(found))
 
 
@@ -97,6 +101,10 @@ def compared(expected: Array, found: Array) -> Answers:
     labels = int(((wanted.argmax(1) != said.argmax(1)) & ~ties).sum())
     largest = float(np.abs(wanted - said).max()) if len(wanted) else None
     return Answers(len(expected), labels, largest, int((~finite).sum()))
+
+
+def _none(asked: int, problem: str) -> Answers:
+    return Answers(asked, 0, None, 0, problem)
 
 
 def _named(error: Exception) -> str:

@@ -17,12 +17,13 @@ def viewed_by_size() -> nn.Module:
     class LeNet(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 8, 3)
+            self.first = nn.Conv2d(1, 6, 3, padding=1)
+            self.second = nn.Conv2d(6, 8, 3, padding=1)
             self.third = nn.Linear(32, 16)
 
         def forward(self, inputs: Tensor) -> Tensor:
             maps = F.max_pool2d(torch.relu(self.first(inputs)), 2)
-            maps = F.max_pool2d(F.pad(torch.relu(self.second(maps)), (1, 2, 1, 2)), 2)
+            maps = F.max_pool2d(torch.relu(self.second(maps)), 2)
             answer: Tensor = self.third(maps.view(maps.size(0), -1))
             return answer
 
@@ -204,10 +205,10 @@ def bright_points_alone() -> nn.Module:
     return dense(bright)
 
 
-@network(ANY)
+@network(NOT_PROVED)
 def distinct_values() -> nn.Module:
-    """`unique` over the whole batch, then how many there are."""
-    return dense(lambda t: t / (1 + torch.unique(t.detach().sign()).numel()))
+    """`unique` over the whole batch, and how many there are."""
+    return dense(lambda t: t * torch.unique((8 * t.detach()).round()).numel() / 32, nn.Tanh())
 
 
 @network(PROVED)
