@@ -30,6 +30,7 @@ from zoo.folders import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "odd_networks"
 COMMAND = "python benchmarks/odd_networks.py table"
+SHORT = f"{COMMAND} --short"
 OUTCOMES = ("proved", "intact", "failed", "refused")
 HEADS = ("kind", "networks", *OUTCOMES, "otherwise than expected")
 Line = dict[str, Any]
@@ -61,11 +62,14 @@ def scan(networks: Sequence[Network], seconds: float, *, quiet: bool = False) ->
     return sorted(lines, key=lambda line: str(line["name"]))
 
 
-def render(lines: Sequence[Line], found: dict[str, Any]) -> str:
-    """Write a row for each kind, all of them together, and what is not as expected by name."""
+def render(lines: Sequence[Line], found: dict[str, Any], *, short: bool = False) -> str:
+    """Write a row for each kind, one for all of them, and what is not as expected by name.
+
+    `short` leaves the kinds' rows out.
+    """
     rows = [_row(kind, [line for line in lines if line["kind"] == kind])
             for kind in sorted({line["kind"] for line in lines})]  # fmt: skip
-    text = _table(HEADS, [*rows, _row("all", lines)])
+    text = _table(HEADS, [*([] if short else rows), _row("all", lines)])
     odd = [line for line in lines if not line["sound"]]
     text += "\n" + "".join(f"- {_said(line)}\n" for line in odd) + ("\n" if odd else "")
     asked = [line["answers"] for line in lines if line["answers"]]
@@ -158,10 +162,11 @@ def run(
 
 @main.command()
 @click.option("--write", "page", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--short", is_flag=True, help="Leave the kinds' rows out.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
-def table(page: Path | None, results: Path) -> None:
+def table(page: Path | None, short: bool, results: Path) -> None:
     """Print the table, or put it into a page between its marks."""
-    pages.show(render(*read(results)), page, COMMAND)
+    pages.show(render(*read(results), short=short), page, SHORT if short else COMMAND)
 
 
 @main.command("list")

@@ -144,9 +144,11 @@ def test_the_published_scan_is_of_these_networks_and_found_nothing_wrong(
     assert {each["name"]: each["expected"] for each in lines} == expected
     assert [each["name"] for each in lines] == sorted(expected)
     assert not [each["name"] for each in lines if each["outcome"] == "wrong"]
-    page = RESULTS.parents[1] / "README.md"
-    shown = bench_script("pages").read(page, script.COMMAND)
+    pages, root = bench_script("pages"), RESULTS.parents[2]
+    shown = pages.read(root / "benchmarks" / "README.md", script.COMMAND)
     assert shown == script.render(lines, place).strip()
+    shown = pages.read(root / "docs" / "export.md", script.SHORT)
+    assert shown == script.render(lines, place, short=True).strip()
 
 
 @pytest.mark.slow

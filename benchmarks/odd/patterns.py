@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from odd.network import ANY, NOT_PROVED, PROVED, network
+from odd.network import ANY, EXACT, NOT_PROVED, PROVED, network
 from odd.parts import Attend, Residual, chain, tokens
 
 Weights = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ def three_best_keys() -> nn.Module:
     return tokens(Attend(weights))
 
 
-@network(PROVED)
+@network(EXACT)
 def sparse_softmax() -> nn.Module:
     """Sparsemax: scores sorted and summed up, some shares exactly zero."""
 
