@@ -128,7 +128,13 @@ def main() -> None:
 @click.option("--only", multiple=True, metavar="NAME", help="A network, or all of a kind.")
 @click.option("--seconds", default=120.0, help="Time limit of one network.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS,
+    show_default=False,
+    help="Folder that a whole scan is written to.",
+)
 def run(
     count: int | None,
     seed: int,

@@ -22,7 +22,7 @@ def logarithm_of_brightness() -> nn.Module:
 
 @network(PROVED)
 def over_its_length() -> nn.Module:
-    """`x / (|x| + 1e-8)`: without the 1e-8 a dark picture is 0/0."""
+    """`x / (x.norm() + 1e-8)`: without the 1e-8 a dark picture is 0/0."""
 
     def unit(inputs: Tensor) -> Tensor:
         light = bright(inputs).flatten(1)
@@ -90,7 +90,7 @@ def over_its_sum() -> nn.Module:
 
 @network(NOT_PROVED)
 def sign_as_a_quotient() -> nn.Module:
-    """`x / |x|` of the contrast, no number where two neighbours are alike."""
+    """`x / x.abs()` of the contrast, no number where two neighbours are alike."""
 
     def signs(inputs: Tensor) -> Tensor:
         steps = inputs.mean((2, 3)) - inputs[:, :, 0, 0]

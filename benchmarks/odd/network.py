@@ -12,13 +12,14 @@ from torch import nn
 from zoo.api import Preprocessing
 
 Outcome = Literal["proved", "intact", "failed", "refused"]
-"""`intact` is a file that no row contradicts and no row on PyTorch is missing of, though one could
-not be run; `failed` is no file, for a row contradicts it; `refused` is one message before."""
+"""`intact`: no row contradicts the file, and one could not be run; `failed`: a row contradicts it,
+and there is no file; `refused`: one message before that."""
+
+FEATURES = 16
 
 PROVED: tuple[Outcome, ...] = ("proved",)
 EXACT: tuple[Outcome, ...] = ("proved", "intact")
 """PyTorch and onnxruntime agree; ONNX's own reference may lack the operator."""
-FAILED: tuple[Outcome, ...] = ("failed",)
 REFUSED: tuple[Outcome, ...] = ("refused",)
 NOT_PROVED: tuple[Outcome, ...] = ("failed", "refused")
 """No file of it can be right."""
@@ -30,8 +31,8 @@ ANY: tuple[Outcome, ...] = ("proved", "intact", "failed", "refused")
 class Network:
     """An encoder of 8×8 grey pictures, and the outcomes that a careful reader would accept.
 
-    `build` returns an `nn.Module`, float32 N x 1 x 8 x 8 -> N x features, or a larger picture
-    where `preprocessing` says so. `head` is one of its own: features, classes -> `nn.Module`.
+    `build` returns an `nn.Module`, float32 N x 1 x 8 x 8 -> N x 16, of another picture where
+    `preprocessing` says so. `head` is one of its own: features, classes -> `nn.Module`.
     `builds` is false where building it is what is to be refused.
     """
 
@@ -40,7 +41,6 @@ class Network:
     summary: str
     expected: tuple[Outcome, ...]
     build: Callable[[], nn.Module]
-    features: int
     preprocessing: Preprocessing | None = None
     head: Callable[[int, int], nn.Module] | None = None
     builds: bool = True
@@ -49,7 +49,6 @@ class Network:
 def network(
     expected: tuple[Outcome, ...],
     *,
-    features: int = 16,
     preprocessing: Preprocessing | None = None,
     head: Callable[[int, int], nn.Module] | None = None,
     builds: bool = True,
@@ -67,7 +66,6 @@ def network(
             summary=" ".join((build.__doc__ or "").split()),
             expected=expected,
             build=build,
-            features=features,
             preprocessing=preprocessing,
             head=head,
             builds=builds,

@@ -20,7 +20,7 @@ from torch import nn
 
 import zoo_heads
 import zoo_images
-from odd.network import Network
+from odd.network import FEATURES, Network
 from odd.questions import Answers, ask, pictures
 from zoo.api import (
     BackboneSpec,
@@ -128,7 +128,7 @@ def plugin(network: Network) -> types.ModuleType:
 
     def build(config: Any, input: ImageInput) -> nn.Module:
         made: Any = nn.Module()
-        made.encoder, made.decoder, made.features = network.build(), None, network.features
+        made.encoder, made.decoder, made.features = network.build(), None, FEATURES
         if network.preprocessing:
             made.preprocessing = network.preprocessing
         return made  # type: ignore[no-any-return]
