@@ -87,7 +87,7 @@ def filled_and_scattered() -> nn.Module:
     return dense(filled)
 
 
-@network(REFUSED)
+@network(NOT_PROVED)
 def through_numpy() -> nn.Module:
     """Numbers handed to numpy and back, where no tracer can follow."""
 
