@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from odd.network import ANY, PROVED, REFUSED, network
+from odd.network import ANY, NOT_PROVED, PROVED, REFUSED, network
 from odd.parts import chain, dense, maps
 
 
