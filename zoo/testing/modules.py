@@ -18,6 +18,8 @@ from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import open_model
 from zoo.export.proof import Evidence, Reference, prove
 from zoo.models import Classifier
+from zoo.pipeline.saved_model import REGISTER, SHOWN
+from zoo.pipeline.unsaved import unsaved
 from zoo.testing.report import Failure, Size
 from zoo.training import fit, outputs
 
@@ -137,9 +139,10 @@ def check_state(module: nn.Module, fresh: nn.Module, run: Run, batch: Tensor) ->
     fresh.eval()
     worst = float((run(module, batch) - run(fresh, batch)).abs().max())
     if not worst <= 1e-6:
+        found = ", ".join(unsaved(module, fresh)[:SHOWN])
         raise Failure(
-            f"after loading, outputs differ by {worst:.1e}",
-            "register whatever outputs depend on as a parameter or as a persistent buffer.",
+            f"after loading, outputs differ by {worst:.1e}{f'; not saved: {found}' * bool(found)}",
+            REGISTER[0].lower() + REGISTER[1:],
         )
     return len(data)
 

@@ -21,7 +21,7 @@ from zoo.training.evaluation import evaluate_losses, outputs
 from zoo.training.launching import placed, processes_of
 from zoo.training.loop import Epoch, fit, kept_of
 from zoo.training.optimizing import check_training
-from zoo.training.places import Place, whole
+from zoo.training.places import Place, unshard, whole
 from zoo.training.probing import Probe
 from zoo.training.stopping import holding, listening
 from zoo.training.watching import Goal
@@ -44,5 +44,6 @@ __all__ = [
     "processes_of",
     "resolve_device",
     "seed_everything",
+    "unshard",
     "whole",
 ]
