@@ -83,6 +83,7 @@ def test_state_that_is_not_saved_is_named_before_training(
     with pytest.raises(PluginFault) as caught:
         getattr(mine, stage)()
     assert str(caught.value) == MISSED.format(lost)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_drawn_and_not_saved_is_not_equal_by_luck(mine: Any) -> None:
@@ -188,6 +189,7 @@ def test_what_could_not_be_loaded_or_asked_is_told_before_training(
     mine.encoder = Odd
     with pytest.raises(PluginFault, match=said):
         mine.finetune()
+    assert not list(tmp_path.iterdir())
 
 
 # --- told when training ends ----------------------------------------------------------------

@@ -30,6 +30,7 @@ from zoo.pipeline.making import (
     training_guard,
 )
 from zoo.pipeline.saved_model import check_saved
+from zoo.pipeline.trial import tried
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Parent
@@ -116,6 +117,7 @@ def make_finetuning(
         if (changes := classifier.preprocess.changes) and parent:
             current().note(f"{parts['dataset'].entry.name}: {changes}, as pretrained")
         again = lambda: _assembled(parts, data, built, finetune)[1]  # noqa: E731
+        training = tried(module, again, data.input, parts, training, place)
         record = start_record(
             "finetune",
             parts,

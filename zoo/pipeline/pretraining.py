@@ -28,6 +28,7 @@ from zoo.pipeline.making import (
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.teaching import Library, lending
+from zoo.pipeline.trial import tried
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -108,6 +109,7 @@ def make_pretraining(
         fewest = _fewest(training, place)
         assembly.check_objective(parts["objective"], task, model, module.preprocess, count=fewest)
         again = functools.partial(_assembled, workspace, parts, data.input, library)
+        training = tried(module, again, data.input, parts, training, place)
         record = start_record(
             "pretrain",
             parts,

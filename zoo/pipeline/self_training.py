@@ -33,6 +33,7 @@ from zoo.pipeline.making import (
     training_guard,
 )
 from zoo.pipeline.saved_model import check_saved
+from zoo.pipeline.trial import tried
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -99,6 +100,7 @@ def make_self_training(
         )
         module = again()
         classifier = module.classifier
+        training = tried(module, again, data.input, parts, training, place)
         record = start_record(
             "finetune",
             parts,
