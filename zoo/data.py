@@ -135,6 +135,10 @@ class Batches:
             chosen = order[start:stop]
             yield tuple(column.take(chosen) for column in self._columns)
 
+    def first(self, count: int) -> tuple[Tensor, ...]:
+        """Return the first examples, `count` at most, before any order is drawn."""
+        return tuple(column.take(self._indices[:count]) for column in self._columns)
+
     @property
     def state(self) -> Tensor:
         """The state of the generator from which the current epoch's order was drawn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,30 @@ class Pretraining(nn.Module):
         self.backbone = backbone
         self.objective = objective
 
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """The modules that plugins built, by kind; an objective may hold the backbone."""
+        return {"objective": self.objective, "backbone": self.backbone}
+
+    def saved(self) -> dict[str, Tensor]:
+        """Return the tensors that are saved when it is trained."""
+        own = self.objective.state_dict()
+        return {**self.backbone.state_dict(), **{f"objective.{n}": t for n, t in own.items()}}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what was saved; without the objective's where those are left out."""
+        own = {n.removeprefix("objective."): t for n, t in tensors.items() if _objective_s(n)}
+        self.backbone.load_state_dict({n: t for n, t in tensors.items() if not _objective_s(n)})
+        if own:
+            self.objective.load_state_dict(own)
+
     def forward(self, raw: Tensor) -> Losses:
         losses: Losses = self.objective(self.backbone, self.preprocess(raw), raw)
         return losses
+
+
+def _objective_s(name: str) -> bool:
+    return name.startswith("objective.")
 
 
 class Finetuning(nn.Module):
@@ -46,6 +68,19 @@ class Finetuning(nn.Module):
         self.smoothing = smoothing
         self.on_probabilities = on_probabilities
 
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """The modules that plugins built, by kind."""
+        return {"head": self.classifier.head, "backbone": self.classifier.encoder}
+
+    def saved(self) -> dict[str, Tensor]:
+        """Return the tensors that are saved when it is trained."""
+        return self.classifier.state_dict()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what was saved."""
+        self.classifier.load_state_dict(tensors)
+
     def forward(self, raw: Tensor, labels: Tensor) -> Losses:
         logits = self.classifier(raw)
         scores = logits.softmax(1) if self.on_probabilities else logits
@@ -58,15 +93,15 @@ class Finetuning(nn.Module):
 class SelfTraining(nn.Module):
     """What self-training fits: a student, on labels and on what its own average says of the rest.
 
-    `teacher` begins as a copy of the classifier and follows it as a moving average (mean teacher,
-    arXiv 1703.01780). In training, `augmented` and `raw` are the same examples, changed and as
-    they are, and a label of -1 is unknown: there the class of which the teacher, on `raw`, is at
-    least as sure as `confidence` is the student's label on `augmented` (FixMatch, arXiv
-    2001.07685). With `balance` the teacher's probabilities are first weighted by class and sum to
-    1 again. A weight falls as long as its class has more than 1 + `balance` of an equal share of
-    what is unknown, and rises below 1 - `balance`: projected ascent on the dual of these bounds
-    (as in Sinkhorn label allocation, arXiv 2102.08622). To divide by the running mean (arXiv
-    1911.09785) is too little where the teacher is sure and wrong.
+    `teacher` begins as the classifier does, another build of it or a copy, and follows it as a
+    moving average (mean teacher, arXiv 1703.01780). In training, `augmented` and `raw` are the same
+    examples, changed and as they are, and a label of -1 is unknown: there the class of which the
+    teacher, on `raw`, is at least as sure as `confidence` is the student's label on `augmented`
+    (FixMatch, arXiv 2001.07685). With `balance` the teacher's probabilities are first weighted by
+    class and sum to 1 again. A weight falls as long as its class has more than 1 + `balance` of an
+    equal share of what is unknown, and rises below 1 - `balance`: projected ascent on the dual of
+    these bounds (as in Sinkhorn label allocation, arXiv 2102.08622). To divide by the running mean
+    (arXiv 1911.09785) is too little where the teacher is sure and wrong.
 
     The loss is cross entropy on the labelled, and beside it on the others, where those without a
     confident label count 0. Labels are not smoothed, whatever the finetuning before did: a teacher
@@ -86,13 +121,32 @@ class SelfTraining(nn.Module):
         confidence: float,
         decay: float,
         balance: float | None,
+        teacher: Classifier | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self.teacher = copy.deepcopy(classifier).requires_grad_(False).eval()
+        # Hooks and closures of a copy refer to what was copied.
+        self.teacher = (teacher or copy.deepcopy(classifier)).requires_grad_(False).eval()
         self.confidence, self.decay, self.balance = confidence, decay, balance
         self.register_buffer("above", torch.zeros(classes))
         self.register_buffer("below", torch.zeros(classes))
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """The modules that plugins built, by kind, student's and teacher's."""
+        both = (self.classifier, self.teacher)
+        return {
+            "head": nn.ModuleList(each.head for each in both),
+            "backbone": nn.ModuleList(each.encoder for each in both),
+        }
+
+    def saved(self) -> dict[str, Tensor]:
+        """Return the tensors that are saved when it is trained: the teacher's."""
+        return self.teacher.state_dict()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what was saved."""
+        self.teacher.load_state_dict(tensors)
 
     def train(self, mode: bool = True) -> SelfTraining:
         super().train(mode)
@@ -138,3 +192,6 @@ class SelfTraining(nn.Module):
                 tensor.lerp_(ahead[name], 1 - self.decay)
             else:
                 tensor.copy_(ahead[name])
+
+
+Task = Pretraining | Finetuning | SelfTraining

@@ -139,6 +139,7 @@ def build_objective(workspace: Workspace, part: Part, backbone: nn.Module) -> nn
         objective: nn.Module = spec.build(part.config, backbone)
     if not isinstance(objective, nn.Module):
         raise _fault(part.entry, f"build returned {type(objective).__name__}, not an nn.Module")
+    _check_plain(part.entry, objective)
     # Gradients that nobody asks for would make data-parallel training wait for ever.
     if not spec.needs_decoder and isinstance(backbone.decoder, nn.Module):
         backbone.decoder.requires_grad_(False)
@@ -175,6 +176,7 @@ def build_head(part: Part, features: int, classes: int) -> nn.Module:
         head: nn.Module = part.entry.spec.build(part.config, features, classes)
     if not isinstance(head, nn.Module):
         raise _fault(part.entry, f"build returned {type(head).__name__}, not an nn.Module")
+    _check_plain(part.entry, head)
     with probing(part.entry, head):
         logits = head(torch.zeros(2, features))
         if logits.shape != (2, classes):
@@ -261,6 +263,22 @@ def _check_attributes(entry: Entry, backbone: Any) -> None:
     wanted = getattr(backbone, "preprocessing", Preprocessing())
     if not isinstance(wanted, Preprocessing):
         raise _fault(entry, f"its .preprocessing is {wanted!r}, not a Preprocessing")
+    _check_plain(entry, backbone)
+
+
+def _check_plain(entry: Entry, module: nn.Module) -> None:
+    """Refuse what torch.jit made, anywhere in a module: it cannot be exported."""
+    for path, part in module.named_modules():
+        own = {path: part, **{f"{path}.{name}": each for name, each in vars(part).items()}}
+        for name, each in own.items():
+            if isinstance(each, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+                where = f"its .{name.lstrip('.')}" if name else "it"
+                raise _fault(
+                    entry,
+                    f"{where} was made by torch.jit, and what is scripted or traced cannot be"
+                    " exported. Write the plain module or function in its place, without"
+                    " torch.jit.script and torch.jit.trace; training is made faster by --compile",
+                )
 
 
 def _fault(entry: Entry, problem: str) -> PluginFault:

@@ -24,12 +24,15 @@ from zoo.pipeline.making import (
     checkpoints_of,
     make_batches,
     resume_epochs,
+    some_examples,
     start_record,
     summary,
     telling,
     title,
     training_guard,
 )
+from zoo.pipeline.saved_model import check_saved
+from zoo.pipeline.trial import tried
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Parent
@@ -44,7 +47,7 @@ from zoo.training import (
     placed,
     resolve_device,
     seed_everything,
-    whole,
+    unshard,
 )
 
 FEW_STEPS = 100
@@ -120,13 +123,14 @@ def make_finetuning(
         built = parent.input if parent else input or data.input
         check_counts(training.validation, finetune.labels, len(data.classes))
         seed_everything(training.seed)
-        model = assembly.build_backbone(parts["backbone"], built)
-        top = assembly.build_head(parts["head"], int(model.features), len(data.classes))  # type: ignore[arg-type]
+        model, module = _assembled(parts, data, built, finetune)
+        classifier = module.classifier
         if parent:
             assembly.load_backbone(parent, model, parts["backbone"])
-        preprocess = assembly.preprocess_for(data.input, built, model)
-        if preprocess.changes and parent:
-            current().note(f"{parts['dataset'].entry.name}: {preprocess.changes}, as pretrained")
+        if (changes := classifier.preprocess.changes) and parent:
+            current().note(f"{parts['dataset'].entry.name}: {changes}, as pretrained")
+        again = lambda: _assembled(parts, data, built, finetune)[1]  # noqa: E731
+        training = tried(module, again, data.input, parts, training, place)
         record = start_record(
             "finetune",
             parts,
@@ -148,12 +152,6 @@ def make_finetuning(
                     parts["dataset"], data, training, finetune
                 )
             keep(run, origin, parts["dataset"], examples, train, held, workspace)
-            classifier = Classifier(preprocess, model.encoder, top, frozen=finetune.freeze)  # type: ignore[arg-type]
-            module = Finetuning(
-                classifier,
-                smoothing=finetune.label_smoothing,
-                on_probabilities=finetune.loss_on == "probabilities",
-            )
             module.to(device)
             assert examples.labels is not None
             tensors = (examples.inputs, examples.labels)
@@ -179,11 +177,29 @@ def make_finetuning(
                     checkpoints=checkpoints_of(run, training),
                     place=place,
                 )
-            run.save_weights(whole(classifier.state_dict()))
+            unshard(module)
+            asked = some_examples(batches, validation, training, place)
+            check_saved(module, again, asked, parts, training, place)
+            run.save_weights(module.saved())
             run.record.metrics = summary(
                 epochs, training, goal, train=len(train), validation=len(held)
             )
     return run
+
+
+def _assembled(
+    parts: dict[str, Part], data: Dataset, built: ImageInput, config: FinetuneConfig
+) -> tuple[torch.nn.Module, Finetuning]:
+    """Build a backbone and what is trained with its encoder, on the CPU."""
+    model = assembly.build_backbone(parts["backbone"], built)
+    top = assembly.build_head(parts["head"], int(model.features), len(data.classes))  # type: ignore[arg-type]
+    preprocess = assembly.preprocess_for(data.input, built, model)
+    classifier = Classifier(preprocess, model.encoder, top, frozen=config.freeze)  # type: ignore[arg-type]
+    return model, Finetuning(
+        classifier,
+        smoothing=config.label_smoothing,
+        on_probabilities=config.loss_on == "probabilities",
+    )
 
 
 def parent_record(parent: Run) -> Parent:

@@ -19,6 +19,7 @@ from zoo.augment import Augmentation, Mixing
 from zoo.config import to_json
 from zoo.data import Batches, Column, Parts
 from zoo.errors import BadOption, PluginFault, RunError, TrainingError, ZooError
+from zoo.isolation import place as line_of
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
 from zoo.pipeline.assembly import Part
@@ -112,6 +113,17 @@ def make_batches(
     return batches, Batches(columns, 512, indices=held, device=device, least=least)
 
 
+def some_examples(
+    batches: Batches, validation: Batches | None, training: TrainConfig, place: Place
+) -> torch.Tensor:
+    """Return raw examples that were held out, else some of training's: a process's batch at most.
+
+    uint8 N x C x H x W.
+    """
+    held = batches if validation is None else validation
+    return held.first(max(1, training.batch_size // place.world))[0]
+
+
 def augmenter(
     training: TrainConfig, finetune: FinetuneConfig | None = None, classes: int = 0
 ) -> Callable[[tuple[torch.Tensor, ...], torch.Generator], tuple[torch.Tensor, ...]] | None:
@@ -175,6 +187,7 @@ def _begin(workspace: Workspace, resumed: Run | None, record: Record, place: Pla
                 f"Dataset '{before.dataset.name}' is no longer the one that run '{resumed.name}'"
                 f" began with: {change}."
             )
+        before.training["channels_last"] = record.training["channels_last"]  # as it was tried
         changed = [n for n, v in record.versions.items() if before.versions.get(n, v) != v]
         for name in changed:
             current().note(
@@ -240,11 +253,18 @@ def training_guard(parts: dict[str, Part], training: TrainConfig) -> Iterator[No
     except Exception as error:
         if os.environ.get("ZOO_STRICT") == "1":
             raise
-        trained = [p.entry for kind, p in parts.items() if kind != "dataset"]
-        names = " or ".join(f"{entry.owner} of plugin {entry.plugin}" for entry in trained)
-        small = " Type --batch-size 2 or more." if training.batch_size == 1 else ""
-        text = " ".join(str(error).split())
-        raise PluginFault(
-            f"Training failed in {names}: {type(error).__name__}: {text}.{small}"
-            " For the traceback, set ZOO_STRICT=1."
-        ) from error
+        trained = [part for kind, part in parts.items() if kind != "dataset"]
+        raise training_fault("Training failed", trained, error, training) from error
+
+
+def training_fault(
+    what: str, blamed: Sequence[Part], error: Exception, training: TrainConfig
+) -> PluginFault:
+    """Tell in one line what the code of a component, one of those blamed, raised in training."""
+    names = " or ".join(f"{part.entry.owner} of plugin {part.entry.plugin}" for part in blamed)
+    small = " Type --batch-size 2 or more." if training.batch_size == 1 else ""
+    text = " ".join(str(error).split()).rstrip(".")
+    return PluginFault(
+        f"{what} in {names}: {type(error).__name__}: {text}{line_of(error)}.{small}"
+        " For the traceback, set ZOO_STRICT=1."
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from zoo.api import Component, Dataset, Examples, PretrainConfig, TrainConfig
+from zoo.api import Component, Dataset, Examples, ImageInput, PretrainConfig, TrainConfig
 from zoo.config import make, to_json
 from zoo.data import Batches, check_counts, checked, holdout
 from zoo.loggers import check_logger
@@ -20,13 +20,16 @@ from zoo.pipeline.making import (
     checkpoints_of,
     make_batches,
     resume_epochs,
+    some_examples,
     start_record,
     summary,
     telling,
     title,
     training_guard,
 )
+from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.teaching import Library, lending
+from zoo.pipeline.trial import tried
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -42,7 +45,7 @@ from zoo.training import (
     placed,
     resolve_device,
     seed_everything,
-    whole,
+    unshard,
 )
 
 PROBED = 5000
@@ -98,16 +101,16 @@ def make_pretraining(
         data = assembly.build_dataset(workspace, parts["dataset"])
         check_counts(training.validation)
         seed_everything(training.seed)
-        model = assembly.build_backbone(parts["backbone"], data.input)
         library = library or Library(workspace)
-        with lending(library):
-            task = assembly.build_objective(workspace, parts["objective"], model)
+        module = _assembled(workspace, parts, data.input, library)
+        model, task = module.backbone, module.objective
         parts = {**parts, "objective": library.settled(parts["objective"])}
         if resumed:
             library.check(resumed)
-        preprocess = assembly.preprocess_for(data.input, data.input, model)
         fewest = _fewest(training, place)
-        assembly.check_objective(parts["objective"], task, model, preprocess, count=fewest)
+        assembly.check_objective(parts["objective"], task, model, module.preprocess, count=fewest)
+        again = functools.partial(_assembled, workspace, parts, data.input, library)
+        training = tried(module, again, data.input, parts, training, place)
         record = start_record(
             "pretrain",
             parts,
@@ -132,7 +135,7 @@ def make_pretraining(
             train, held = holdout(count, training.validation, training.seed)
             train = torch.cat([train, torch.arange(count, sum(map(len, inputs)))])
             keep(run, origin, parts["dataset"], splits, train, held, workspace)
-            module = Pretraining(preprocess, model, task).to(device)
+            module.to(device)
             batches, validation = make_batches((inputs,), train, held, training, place)
             probe = _probe(pretrain, training, module, splits[0], held, data, place)
             seed_everything(training.seed + place.rank)
@@ -152,12 +155,24 @@ def make_pretraining(
                     probe=probe,
                     place=place,
                 )
-            tensors = {**model.state_dict(), **_prefixed("objective", task)}
-            run.save_weights(whole(tensors))
+            unshard(module)
+            asked = some_examples(batches, validation, training, place)
+            check_saved(module, again, asked, parts, training, place)
+            run.save_weights(module.saved())
             run.record.metrics = summary(
                 epochs, training, goal, train=len(train), validation=len(held)
             )
     return run
+
+
+def _assembled(
+    workspace: Workspace, parts: dict[str, Part], input: ImageInput, library: Library
+) -> Pretraining:
+    """Build what is trained, on the CPU."""
+    model = assembly.build_backbone(parts["backbone"], input)
+    with lending(library):
+        task = assembly.build_objective(workspace, parts["objective"], model)
+    return Pretraining(assembly.preprocess_for(input, input, model), model, task)
 
 
 def _fewest(training: TrainConfig, place: Place) -> int:
@@ -200,7 +215,3 @@ def _probe(
         return None
     batches = Batches((examples.inputs,), 512, indices=held, device=place.device)
     return Probe(config.probe, module, batches, known, classes, training)
-
-
-def _prefixed(prefix: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}

@@ -17,7 +17,7 @@ from zoo.loggers import check_logger
 from zoo.models import stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
-from zoo.pipeline.evaluation import load_classifier
+from zoo.pipeline.evaluation import classifier_of
 from zoo.pipeline.finetuning import labelled_examples, parent_record
 from zoo.pipeline.identity import keep, origin_of
 from zoo.pipeline.leakage import check_origin
@@ -27,12 +27,15 @@ from zoo.pipeline.making import (
     checkpoints_of,
     make_batches,
     resume_epochs,
+    some_examples,
     start_record,
     summary,
     telling,
     title,
     training_guard,
 )
+from zoo.pipeline.saved_model import check_saved
+from zoo.pipeline.trial import tried
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -97,8 +100,14 @@ def make_self_training(
     device = resolve_device(training.device)
     wanted = resumed.record.threads if resumed else training.threads
     with listening(), placed(training, device) as place, cpu_threads(wanted) as threads:
-        classifier, data = load_classifier(teacher, workspace)
         parts = _parts(workspace, teacher)
+        data = assembly.build_dataset(workspace, parts["dataset"])
+        again = functools.partial(
+            _assembled, workspace, teacher, len(data.classes), finetune, config
+        )
+        module = again()
+        classifier = module.classifier
+        training = tried(module, again, data.input, parts, training, place)
         record = start_record(
             "finetune",
             parts,
@@ -124,16 +133,8 @@ def make_self_training(
             current().note(f"{len(train):,} labels, and {len(unlabelled):,} examples without")
             times = repeats(len(train), len(unlabelled), config.labelled)
             seed_everything(training.seed)
-            if finetune.freeze:
-                classifier.freeze(len(stages(classifier.encoder)))
             rates = classifier.rates(finetune.layer_decay)
-            module = SelfTraining(
-                classifier,
-                len(data.classes),
-                confidence=config.confidence,
-                decay=config.teacher_ema,
-                balance=config.balance,
-            ).to(place.device)
+            module.to(place.device)
             chosen = torch.cat([train.repeat(times), unlabelled])
             batches, validation = make_batches(tensors, chosen, held, training, place)
             goal = Goal("accuracy", rises=True)
@@ -152,11 +153,34 @@ def make_self_training(
                     checkpoints=checkpoints_of(run, training),
                     place=place,
                 )
-            run.save_weights(module.teacher.state_dict())
+            asked = some_examples(batches, validation, training, place)
+            check_saved(module, again, asked, parts, training, place)
+            run.save_weights(module.saved())
             run.record.metrics = summary(
                 epochs, training, goal, train=len(chosen), validation=len(held), labelled=len(train)
             )
     return run
+
+
+def _assembled(
+    workspace: Workspace,
+    run: Run,
+    classes: int,
+    finetune: FinetuneConfig,
+    config: SelfTrainConfig,
+) -> SelfTraining:
+    """Make what is trained of a finished finetuning, on the CPU: student and teacher."""
+    classifier = classifier_of(run, workspace)
+    if finetune.freeze:
+        classifier.freeze(len(stages(classifier.encoder)))
+    return SelfTraining(
+        classifier,
+        classes,
+        confidence=config.confidence,
+        decay=config.teacher_ema,
+        balance=config.balance,
+        teacher=classifier_of(run, workspace),
+    )
 
 
 def repeats(labelled: int, unlabelled: int, share: float) -> int:

@@ -57,11 +57,15 @@ class Library:
         self.loans: dict[str, Loan] = {}
         self.runs: dict[str, Run] = {}
         self.files: list[str] = []
+        self._lent: dict[str, Teacher] = {}
 
     def teacher(self, text: str) -> Teacher:
-        """Load a finished run or an ONNX file; raises `RunError`, `ModelFileError`."""
-        with torch.random.fork_rng(devices=[]):  # what is built next is not to depend on it
-            return self._file(text) if text.endswith(".onnx") else self._run(text)
+        """Load a finished run or an ONNX file, once; raises `RunError`, `ModelFileError`."""
+        if text not in self._lent:
+            with torch.random.fork_rng(devices=[]):  # what is built next is not to depend on it
+                found = self._file(text) if text.endswith(".onnx") else self._run(text)
+            self._lent |= {text: found, self.loans[text].text: found}
+        return self._lent[text]
 
     def _file(self, text: str) -> Teacher:
         path = Path(text)

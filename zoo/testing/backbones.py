@@ -192,9 +192,11 @@ def _decoder_output(built: Built) -> str:
 
 def _encoder_gradients(built: Built) -> str:
     torch.manual_seed(0)
-    classifier = Classifier(
-        built.preprocess, built.backbone.encoder, nn.Linear(built.backbone.features, CLASSES)
-    )
+
+    def classifying(backbone: Any) -> Finetuning:
+        head = nn.Linear(backbone.features, CLASSES)
+        return Finetuning(Classifier(built.preprocess, backbone.encoder, head))
+
     labels = torch.arange(len(built.raw)) % CLASSES
     strays = modules.unowned(built.backbone)
     if strays:
@@ -202,23 +204,23 @@ def _encoder_gradients(built: Built) -> str:
             f"'{strays[0]}' is in neither .encoder nor .decoder: finetuning would lose it",
             f"make '{strays[0]}' part of .encoder or of .decoder, or remove it.",
         )
-    count = modules.check_gradients(
-        Finetuning(classifier),
+    return modules.check_gradients(
+        classifying(built.backbone),
+        lambda: classifying(built.again()),
         (built.raw, labels),
         modules.named("encoder", built.backbone.encoder),
     )
-    return f"{count} parameters"
 
 
 def _decoder_gradients(built: Built) -> str:
     if built.backbone.decoder is None:
         return "no decoder"
-    count = modules.check_gradients(
+    return modules.check_gradients(
         modules.Reconstruction(built.preprocess, built.backbone),
+        lambda: modules.Reconstruction(built.preprocess, built.again()),
         (built.raw,),
         modules.named("decoder", built.backbone.decoder),
     )
-    return f"{count} parameters"
 
 
 def _encode(backbone: nn.Module, inputs: Tensor) -> Tensor:

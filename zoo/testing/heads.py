@@ -33,7 +33,7 @@ def check_head(entry: Entry, options: Mapping[str, Any]) -> ComponentReport:
         "return N x classes from forward, for any numbers of features and classes.",
     )
     for name, check in (
-        ("gradients", _gradients),
+        ("gradients", lambda *on: _gradients(part, *on)),
         ("batch-mates", _batch_mates),
         ("state", lambda *on: _state(part, *on)),
         ("seeds", lambda *on: _seeds(part, *on)),
@@ -100,14 +100,16 @@ def _classifier(features: int, head: nn.Module) -> tuple[Classifier, ImageInput]
     return Classifier(Preprocess(input, input, Preprocessing()), nn.Flatten(), head), input
 
 
-def _gradients(features: int, classes: int, head: nn.Module) -> str:
+def _gradients(part: Part, features: int, classes: int, head: nn.Module) -> str:
     classifier, input = _classifier(features, head)
     raw = modules.raw_bytes(input)
     labels = torch.arange(len(raw)) % classes
-    count = modules.check_gradients(
-        Finetuning(classifier), (raw, labels), modules.named("head", head)
+    return modules.check_gradients(
+        Finetuning(classifier),
+        lambda: Finetuning(_classifier(features, build_head(part, features, classes))[0]),
+        (raw, labels),
+        modules.named("head", head),
     )
-    return f"{count} parameters"
 
 
 def _batch_mates(features: int, classes: int, head: nn.Module) -> str:

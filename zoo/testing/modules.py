@@ -18,8 +18,10 @@ from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import open_model
 from zoo.export.proof import Evidence, Reference, prove
 from zoo.models import Classifier
+from zoo.pipeline.saved_model import REGISTER, SHOWN
+from zoo.pipeline.unsaved import unsaved
 from zoo.testing.report import Failure, Size
-from zoo.training import fit, outputs
+from zoo.training import Place, fit, outputs, try_step
 
 EXAMPLES = 8
 BATCH_MATES = 1e-5
@@ -40,13 +42,27 @@ def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     return build()
 
 
+def fitting(
+    config: TrainConfig, again: Callable[[], nn.Module], batch: tuple[Tensor, ...]
+) -> TrainConfig:
+    """Return a config in whose layout a module trains, tried on another build of it.
+
+    As in training: where code takes contiguous tensors alone, it gets them.
+    """
+    return try_step(lambda: seeded(again), batch, batch, config, Place(torch.device("cpu"))).config
+
+
 def check_gradients(
-    trained: nn.Module, batch: tuple[Tensor, ...], watched: Iterable[tuple[str, nn.Parameter]]
-) -> int:
+    trained: nn.Module,
+    again: Callable[[], nn.Module],
+    batch: tuple[Tensor, ...],
+    watched: Iterable[tuple[str, nn.Parameter]],
+) -> str:
     """Train a few steps; every watched parameter must get a finite gradient that is not all zeros.
 
     A few steps, for what is initialized to zero (the last norm of a residual block) lets nothing
-    through in the first. Returns how many parameters were watched; frozen ones are not.
+    through in the first. `again` builds what is trained once more. Says how many parameters were
+    watched, for frozen ones are not, and whether they train contiguous alone.
     """
     largest: dict[str, float] = {}
     handles = []
@@ -58,6 +74,7 @@ def check_gradients(
     config = TrainConfig(epochs=4, batch_size=EXAMPLES, schedule="constant", seed=0)
     try:
         if largest:
+            config = fitting(config, again, batch)
             fit(trained, Batches(batch, EXAMPLES, seed=0), config)
     except TrainingError as error:
         raise Failure(
@@ -76,7 +93,9 @@ def check_gradients(
         if size == 0 or size != size or size == float("inf"):
             what = "nothing but zeros" if size == 0 else "a gradient that is not finite"
             raise Failure(f"'{name}' gets {what}", f"let the loss depend on '{name}'.")
-    return len(largest)
+    return (
+        f"{len(largest)} parameters{'' if config.channels_last else ', contiguous tensors alone'}"
+    )
 
 
 def _recorder(largest: dict[str, float], name: str) -> Callable[[Tensor], None]:
@@ -137,9 +156,10 @@ def check_state(module: nn.Module, fresh: nn.Module, run: Run, batch: Tensor) ->
     fresh.eval()
     worst = float((run(module, batch) - run(fresh, batch)).abs().max())
     if not worst <= 1e-6:
+        found = ", ".join(unsaved(module, fresh)[:SHOWN])
         raise Failure(
-            f"after loading, outputs differ by {worst:.1e}",
-            "register whatever outputs depend on as a parameter or as a persistent buffer.",
+            f"after loading, outputs differ by {worst:.1e}{f'; not saved: {found}' * bool(found)}",
+            REGISTER[0].lower() + REGISTER[1:],
         )
     return len(data)
 

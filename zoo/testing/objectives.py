@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -91,9 +91,12 @@ def _report(workspace: Workspace, entry: Entry, options: Mapping[str, Any]) -> C
             _try(workspace, Part(entry, config), *usable[0])
 
     for name, check in (
-        ("gradients", lambda tried: _gradients(tried, bool(entry.spec.needs_decoder))),
-        ("watch falls", lambda tried: _falls(tried, entry.spec.watch)),
-        ("own weights", _own_weights),
+        (
+            "gradients",
+            lambda tried, again: _gradients(tried, again, bool(entry.spec.needs_decoder)),
+        ),
+        ("watch falls", lambda tried, again: _falls(tried, again, entry.spec.watch)),
+        ("own weights", lambda tried, again: _own_weights(tried)),
     ):
         rows.add(name, lambda check=check: _each(workspace, part, usable, check))  # type: ignore[misc]
     rows.add("state", lambda: _over(usable, lambda on: _state(workspace, part, *on)))
@@ -153,20 +156,29 @@ def _over(usable: list[tuple[Part, ImageInput]], check: Any) -> str:
 
 
 def _each(workspace: Workspace, part: Part, usable: Any, check: Any) -> str:
-    return _over(usable, lambda on: check(_try(workspace, part, *on)))
+    """Make a check of what was built, which is given what builds it again."""
+
+    def both(on: tuple[Part, ImageInput]) -> str:
+        figure: str = check(
+            _try(workspace, part, *on), lambda: _try(workspace, part, *on, seed=1).module
+        )
+        return figure
+
+    return _over(usable, both)
 
 
-def _gradients(tried: Tried, decodes: bool) -> str:
+def _gradients(tried: Tried, again: Callable[[], nn.Module], decodes: bool) -> str:
     watched = dict(modules.named("encoder", tried.backbone.encoder))
     if decodes:
         watched |= dict(modules.named("decoder", tried.backbone.decoder))
     watched |= dict(modules.named("objective", tried.objective))
-    count = modules.check_gradients(tried.module, (tried.raw[: modules.EXAMPLES],), watched.items())
-    return f"{count} parameters"
+    batch = (tried.raw[: modules.EXAMPLES],)
+    return modules.check_gradients(tried.module, again, batch, watched.items())
 
 
-def _falls(tried: Tried, watch: str) -> str:
+def _falls(tried: Tried, again: Callable[[], nn.Module], watch: str) -> str:
     config = TrainConfig(epochs=EPOCHS, batch_size=16, lr=3e-3, schedule="constant")
+    config = modules.fitting(config, again, (tried.raw[:16],))
     epochs = fit(tried.module, Batches((tried.raw,), 16, seed=0), config, goal=Goal(watch))
     values = [epoch.train[watch] for epoch in epochs]
     last = sum(values[-3:]) / 3

@@ -8,6 +8,7 @@ probing      whether features improve: a small classifier on held-out examples
 watching     the figure that is watched: best epoch, patience, a loss that is no number
 checkpoints  what an exact resume needs, on disk
 stopping     Ctrl-C between two steps
+trying       whether a module trains at all: one step of a copy, before data is loaded
 evaluation   losses and outputs in evaluation mode
 places       one process, or several that exchange gradients
 launching    which of the two it is: the processes that were asked for, joined
@@ -21,9 +22,10 @@ from zoo.training.evaluation import evaluate_losses, outputs
 from zoo.training.launching import placed, processes_of
 from zoo.training.loop import Epoch, fit, kept_of
 from zoo.training.optimizing import check_training
-from zoo.training.places import Place, whole
+from zoo.training.places import Place, unshard, whole
 from zoo.training.probing import Probe
 from zoo.training.stopping import holding, listening
+from zoo.training.trying import Tried, try_step
 from zoo.training.watching import Goal
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Goal",
     "Place",
     "Probe",
+    "Tried",
     "check_training",
     "cpu_threads",
     "evaluate_losses",
@@ -44,5 +47,7 @@ __all__ = [
     "processes_of",
     "resolve_device",
     "seed_everything",
+    "try_step",
+    "unshard",
     "whole",
 ]

@@ -91,6 +91,16 @@ def lay_out(module: nn.Module) -> None:
             part.to(memory_format=torch.channels_last)
 
 
+@contextlib.contextmanager
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """Leave torch's global generators as they were before this block."""
+    states = read_generators(device)
+    try:
+        yield
+    finally:
+        set_generators(states, device)
+
+
 def read_generators(device: torch.device) -> dict[str, Tensor]:
     """Read the states of torch's global generators: the CPU's, and that of the device in use."""
     states = {"cpu": torch.get_rng_state()}

@@ -20,7 +20,7 @@ from zoo.training.checkpoints import Checkpoints
 from zoo.training.devices import autocast, deterministic, lay_out, read_generators, set_generators
 from zoo.training.evaluation import Means, evaluate_losses
 from zoo.training.optimizing import Optimizer
-from zoo.training.places import Batch, Place, like, local, settle, whole
+from zoo.training.places import Batch, Place, innermost, like, local, settle, whole
 from zoo.training.probing import Probe
 from zoo.training.stopping import Stop, Stopped, interruptible
 from zoo.training.watching import LOSS, Finite, Goal, check_means
@@ -141,8 +141,8 @@ class _Loop:
         self.batches, self.config, self._place = batches, config, place
         self._validation, self._goal, self._augment = validation, goal, augment
         self._checkpoints, self._probe = checkpoints, probe
-        if config.channels_last and not (place.world > 1 and config.strategy == "fsdp"):
-            lay_out(module)  # shards are cut from rows
+        if innermost(config, place):
+            lay_out(module)
         if config.compile:
             module.compile()
         per_epoch = -(-len(batches) // config.accumulate)

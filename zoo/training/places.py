@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from zoo.api import Losses
+from zoo.api import Losses, TrainConfig
 from zoo.progress import current
 from zoo.training.processes import Team
 
@@ -202,6 +202,24 @@ def entered(place: Place) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def innermost(config: TrainConfig, place: Place) -> bool:
+    """Say whether training lays the channels of convolutions innermost."""
+    sharded = place.world > 1 and config.strategy == "fsdp"  # shards are cut from rows
+    return config.channels_last and not sharded
+
+
+def unshard(module: nn.Module) -> None:
+    """Put whole weights in place of a module's shards, for good; every process has to ask."""
+    gathered: dict[int, nn.Parameter] = {}  # a weight may be shared
+    for part in module.modules():
+        for name, weight in part._parameters.items():
+            if isinstance(weight, DTensor):
+                if id(weight) not in gathered:
+                    whole = nn.Parameter(weight.full_tensor(), weight.requires_grad)
+                    gathered[id(weight)] = whole
+                part._parameters[name] = gathered[id(weight)]
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,178 @@
+"""The model that is saved is the one that was trained: asked alike, a fresh build answers alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.api import TrainConfig
+from zoo.errors import PluginFault
+from zoo.models import Classifier
+from zoo.pipeline import assembly
+from zoo.pipeline.assembly import Part
+from zoo.pipeline.unsaved import alike, unsaved
+from zoo.progress import Silent, reporting
+from zoo.tasks import Finetuning, Pretraining, SelfTraining, Task
+from zoo.training import Place
+from zoo.training.devices import autocast, deterministic, generators_kept, lay_out
+from zoo.training.places import innermost
+
+OWNERS = {"encoder": "backbone", "decoder": "backbone", "objective": "objective", "head": "head"}
+"""The kind of component that gives an answer, by its name; those of tensors begin with it."""
+SHOWN = 4
+REGISTER = "Register whatever outputs depend on as a parameter or as a persistent buffer."
+"""What to write where a module's state lacks something; `zoo plugin check` says it, too."""
+
+
+def check_saved(
+    trained: Task,
+    again: Callable[[], Task],
+    raw: Tensor,
+    parts: Mapping[str, Part],
+    config: TrainConfig,
+    place: Place,
+) -> None:
+    """Hold what was trained against a fresh build that is given what would be saved of it.
+
+    Both are asked for `raw`, uint8 N x C x H x W, on the device, in the layout and precision of
+    training, in evaluation mode and uncompiled: features, what a decoder makes of them, logits.
+    `again` builds. Raises `PluginFault` where a bit differs, naming what is not saved.
+    """
+    if not place.main:  # what it holds is what is saved
+        return
+    fresh = built_anew(again, config, place)
+    _load(fresh, trained, parts)
+    asked = _Asked(raw, parts, config, place)
+    differing = asked.differing(trained, fresh)
+    if differing and asked.differing(trained, trained):
+        if place.device.type != "cpu":
+            # A device may have no exact kernel for an operation: that is not the plugin's.
+            asked = _Asked(raw, parts, config, Place(torch.device("cpu")))
+            differing = asked.differing(trained, fresh)
+        if differing and asked.differing(trained, trained):
+            raise _fault(
+                parts[differing[1]],
+                "in evaluation mode it gives two answers to one question. Draw random numbers in"
+                " training alone, from torch's global generator, and keep nothing from one call"
+                " to the next",
+            )
+    if differing:
+        answer, kind = differing
+        found = unsaved(_giving(answer, trained), _giving(answer, fresh), answer)
+        shown = ", ".join(found[:SHOWN]) or "something that its state leaves out"
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise _fault(
+            parts[kind],
+            "with its saved weights a fresh build does not answer as the trained module does. Not"
+            f" saved: {shown}{more}. {REGISTER}",
+        )
+
+
+def built_anew(again: Callable[[], Task], config: TrainConfig, place: Place) -> Task:
+    """Build once more, with nothing drawn as in training, and in silence.
+
+    What is drawn and not saved must not come out equal. torch's generators stay as they were.
+    """
+    with generators_kept(place.device), reporting(Silent()):
+        torch.manual_seed(~config.seed & 0x7FFFFFFF)
+        return again()
+
+
+def _load(fresh: Task, trained: Task, parts: Mapping[str, Part]) -> None:
+    """Give a fresh build what would be saved, as whoever takes the run later does."""
+    tensors = trained.saved()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise _fault(
+                parts[OWNERS[name.partition(".")[0]]],
+                f"'{name}' in its state is no tensor. Keep tensors alone in the state, and options"
+                " in the config",
+            )
+    if not _decodes(parts):
+        tensors = {n: t for n, t in tensors.items() if not n.startswith("objective.")}
+    try:
+        fresh.load(tensors)
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip().rstrip(".")
+        named = re.search(rf"\b({'|'.join(OWNERS)})\.", said)
+        raise _fault(
+            parts[OWNERS[named[1]] if named else "backbone"],
+            f"a fresh build does not take its weights: {said}. Let build make every parameter and"
+            " buffer at once, of sizes that follow from config and input alone",
+        ) from error
+
+
+class _Asked:
+    """A question for two models: examples, and the circumstances they are asked in."""
+
+    def __init__(
+        self, raw: Tensor, parts: Mapping[str, Part], config: TrainConfig, place: Place
+    ) -> None:
+        self._raw, self._parts, self._config, self._place = raw, parts, config, place
+
+    def differing(self, one: Task, two: Task) -> tuple[str, str] | None:
+        """Return the first answer in which two models differ, and the component that gives it."""
+        first, second = self._answers(one), self._answers(two)
+        for name, answer in first.items():
+            if not alike(answer, second[name]):
+                return name, OWNERS[name]
+        return None
+
+    @torch.no_grad()
+    def _answers(self, task: Task) -> dict[str, Tensor]:
+        device, config = self._place.device, self._config
+        task.to(device).eval()
+        if innermost(config, self._place):
+            lay_out(task)  # a training of no epochs has not done so
+        with (
+            assembly.guarded(self._parts["backbone"].entry, "asked as it was saved"),
+            generators_kept(device),
+            deterministic(device),
+            autocast(config, device),
+        ):
+            torch.manual_seed(config.seed)
+            return _answers(task, self._raw.to(device), decodes=_decodes(self._parts))
+
+
+def _answers(task: Task, raw: Tensor, *, decodes: bool) -> dict[str, Tensor]:
+    """Ask a model for all that is made of what was saved, by who gives it."""
+    if not isinstance(task, Pretraining):
+        classifier = _classifier(task)
+        features = classifier.encoder(classifier.preprocess(raw))
+        return {"encoder": features, "head": classifier.head(features)}
+    backbone: Any = task.backbone
+    inputs = task.preprocess(raw)
+    found = {"encoder": backbone.encoder(inputs)}
+    if decodes:
+        codes = found["encoder"]
+        own = getattr(task.objective, "codes", None)
+        if callable(own):  # what its decoder takes is not the features
+            codes = found["objective"] = own(backbone, inputs)
+        found["decoder"] = backbone.decoder(codes)
+    return found
+
+
+def _giving(answer: str, task: Task) -> nn.Module:
+    """Return the module that gives an answer."""
+    if not isinstance(task, Pretraining):
+        whole: nn.Module = _classifier(task)
+    else:
+        whole = task if answer == "objective" else task.backbone
+    return whole.get_submodule(answer)
+
+
+def _classifier(task: Finetuning | SelfTraining) -> Classifier:
+    return task.teacher if isinstance(task, SelfTraining) else task.classifier
+
+
+def _decodes(parts: Mapping[str, Part]) -> bool:
+    """Say whether a pretraining trained a decoder."""
+    return "objective" in parts and parts["objective"].entry.spec.needs_decoder
+
+
+def _fault(part: Part, problem: str) -> PluginFault:
+    return PluginFault(f"{part.entry.owner} of plugin {part.entry.origin}: {problem.rstrip('.')}.")

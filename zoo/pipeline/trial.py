@@ -1,0 +1,97 @@
+"""Before a run is begun, and before data is loaded: does what is to be trained train, and save?"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.api import ImageInput, TrainConfig
+from zoo.errors import ZooError
+from zoo.isolation import place as line_of
+from zoo.pipeline import assembly
+from zoo.pipeline.assembly import Part
+from zoo.pipeline.making import training_fault
+from zoo.pipeline.saved_model import built_anew, check_saved
+from zoo.progress import current
+from zoo.tasks import Finetuning, SelfTraining, Task
+from zoo.training import Place, try_step
+from zoo.training.places import Batch
+
+
+def tried(
+    task: Task,
+    again: Callable[[], Task],
+    input: ImageInput,
+    parts: Mapping[str, Part],
+    config: TrainConfig,
+    place: Place,
+) -> TrainConfig:
+    """Take a step on zeros with a second build, as training will; return the options to train with.
+
+    `again` makes that build: a copy of `task` would share what its hooks and closures refer to. The
+    options are without `channels_last` where a component's code takes contiguous tensors alone,
+    which a note tells. Then the build is held against one more: what training would lose is told
+    before there is anything to lose. Raises `PluginFault`.
+    """
+    if config.epochs == 0:
+        return config
+    builds: list[Task] = []
+
+    def another() -> Task:
+        builds.append(built_anew(again, config, place))
+        return builds[-1]
+
+    batch, held = _zeros(task, input, max(1, min(2, config.batch_size // place.world)))
+    with assembly.guarded(parts["backbone"].entry, "tried on zeros"):
+        try:
+            found = try_step(another, batch, held, config, place)
+        except (ZooError, OSError):
+            raise
+        except Exception as error:
+            if os.environ.get("ZOO_STRICT") == "1":
+                raise
+            blamed = _blamed(error, builds, parts)
+            raise training_fault("Training failed on zeros", blamed, error, config) from error
+    if found.error is not None:
+        _tell(found.error, _blamed(found.error, builds, parts))
+    if found.tried:
+        numbers = torch.Generator().manual_seed(0)
+        raw = torch.randint(0, 256, (2, *input.shape), dtype=torch.uint8, generator=numbers)
+        check_saved(builds[-1], again, raw, parts, found.config, place)
+    return found.config
+
+
+def _tell(error: Exception, blamed: Sequence[Part]) -> None:
+    names = " or ".join(part.entry.owner for part in blamed)
+    reason = " ".join(str(error).split()).partition(" (")[0].rstrip(".")[:100]
+    current().note(
+        f"{names}: its code wants contiguous tensors{line_of(error)}: {reason};"
+        " training without --channels-last"
+    )
+
+
+def _zeros(task: Task, input: ImageInput, count: int) -> tuple[Batch, Batch]:
+    """Return a batch of zeros to train on, and one to evaluate."""
+    raw = torch.zeros(count, *input.shape, dtype=torch.uint8)
+    labels = torch.zeros(count, dtype=torch.int64)
+    if isinstance(task, SelfTraining):
+        return (raw, raw, labels - torch.arange(count)), (raw, labels)  # the second is unknown
+    batch: tuple[Tensor, ...] = (raw, labels) if isinstance(task, Finetuning) else (raw,)
+    return batch, batch
+
+
+def _blamed(error: BaseException, builds: Sequence[Task], parts: Mapping[str, Part]) -> list[Part]:
+    """Return the component in whose module an error was raised; all of them where none tells."""
+    owners = {
+        id(module): kind
+        for task in builds
+        for kind, whole in task.components.items()
+        for module in whole.modules()
+    }
+    passed = [id(f.f_locals.get("self")) for f, _ in traceback.walk_tb(error.__traceback__)]
+    kinds = [owners[each] for each in passed if each in owners]
+    return [parts[kinds[-1]]] if kinds else [p for kind, p in parts.items() if kind != "dataset"]
