@@ -28,7 +28,8 @@ def failed(report: Report) -> dict[str, str]:
 
 
 LONG = ("conv", "conv-nano", "conv-patch", "conv-residual", "adversarial", "distill", "masked",
-        "redundancy", "sparse", "variational")  # fmt: skip
+        "redundancy", "sparse", "variational", "fashion-1000", "fashion-conv", "fashion-few",
+        "mnist-conv", "mnist-few", "mnist-nano")  # fmt: skip
 """What takes seconds each: checked whole with the slow tests."""
 
 
@@ -211,9 +212,8 @@ def test_an_assertion_says_what_to_change(tmp_path: Path) -> None:
         assert_conforms("head", "softmax", plugins=[broken])
 
 
-def test_a_data_set_that_is_not_at_hand_is_not_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.api import DataError
     from zoo_images import fetch
 
@@ -223,6 +223,10 @@ def test_a_data_set_that_is_not_at_hand_is_not_checked(
     for name in [name for name, value in vars(fetch).items() if callable(value)]:
         if name.startswith(("fetch", "download")):
             monkeypatch.setattr(fetch, name, offline)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_data_set_that_is_not_at_hand_is_not_checked(tmp_path: Path) -> None:
     report = check("kmnist", registry=BUILT_IN, data_root=tmp_path)
     states = {row.check: row.state for _, row in report.rows}
     assert states["train split"] == states["splits disjoint"] == "skipped"
@@ -233,12 +237,15 @@ def test_a_data_set_that_is_not_at_hand_is_not_checked(
 # --- what is meant by a name ----------------------------------------------------------------
 
 
-def test_a_plugin_by_either_half_of_its_name_a_component_or_a_file() -> None:
+@pytest.mark.usefixtures("offline")
+def test_a_plugin_by_either_half_of_its_name_a_component_or_a_file(tmp_path: Path) -> None:
     def about(target: str) -> set[str]:
-        return {about for about, _ in check(target, registry=BUILT_IN).rows}
+        report = check(target, registry=BUILT_IN, data_root=tmp_path)
+        return {about for about, _ in report.rows}
 
-    both = {"plugzoo:heads", "head linear", "head mlp"}
-    assert about("plugzoo:heads") == about("heads") == both
+    sets = {f"dataset {e.name}" for e in BUILT_IN.components_of("plugzoo:images")}
+    assert len(sets) > 3
+    assert about("plugzoo:images") == about("images") == {"plugzoo:images", *sets}
     assert about("denoise") == {"plugzoo:objectives", "objective denoise"}
     with pytest.raises(UnknownName) as caught:
         check("objectivs", registry=BUILT_IN)

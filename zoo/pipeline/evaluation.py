@@ -44,6 +44,7 @@ class Evaluation:
     test_readings: int
 
 
+# never elsewhere: load_test, add_test
 def evaluate(
     run: Run | str | Path, *, device: str = "auto", workspace: Workspace | None = None
 ) -> Evaluation:
@@ -122,6 +123,7 @@ def check_test(run: Run, data: Dataset) -> None:
         )
 
 
+# never elsewhere: test
 def load_test(run: Run, data: Dataset, workspace: Workspace) -> Examples:
     """Load the test split; the caller records the reading. Raises `DataError`."""
     owner = f"The test split of dataset '{run.record.dataset.name}'"

@@ -42,6 +42,7 @@ class Source:
     sha256: str
 
 
+# never elsewhere: load_test, add_test
 def read(run: Run, workspace: Workspace, by: str) -> Source:
     """Load a run's classifier and its test split; the reading is recorded."""
     classifier, data = load_classifier(run, workspace)
