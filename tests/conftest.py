@@ -57,6 +57,23 @@ def _warm() -> None:
 
 
 @pytest.fixture(scope="session")
+def _tracer() -> Any:
+    from zoo.export import graph
+
+    return warm.tracing_once(graph._trace)
+
+
+@pytest.fixture
+def graphs_kept(_tracer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace a classifier once, however often it is exported and validated.
+
+    For tests of what is done with files. Where a graph is under test, or that two exports are the
+    same bytes, it is traced each time.
+    """
+    monkeypatch.setattr("zoo.export.graph._trace", _tracer)
+
+
+@pytest.fixture(scope="session")
 def bench_script() -> Iterator[Callable[[str], Any]]:
     """Import a script of `benchmarks/` by its name; its neighbours stand beside it."""
     folder = str(ROOT / "benchmarks")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from zoo.api import API_VERSION
-from zoo.registry import KINDS
+from zoo.registry import KINDS, SLOW
 
 # A backbone that works. What a bad plugin does is written before or after it.
 GOOD = """
@@ -65,7 +65,7 @@ NOISE = [
 SLOW = """
 import os, time
 
-time.sleep(float(os.environ.get("TEST_SLEEP", "5")))
+time.sleep(float(os.environ.get("TEST_SLEEP", "2")))
 """
 
 ODD = """
@@ -223,7 +223,7 @@ def quiet(stderr: str) -> list[str]:
 
 
 def test_every_bad_plugin_is_told_with_its_cause(verb: Callable[..., Any]) -> None:
-    result = verb("plugins", "--json", TEST_SLEEP="5")
+    result = verb("plugins", "--json", TEST_SLEEP=str(SLOW))
     found = json.loads(result.stdout)
     assert found["api_version"] == API_VERSION
     plugins = {plugin["name"]: plugin for plugin in found["plugins"]}
@@ -249,7 +249,7 @@ def test_every_bad_plugin_is_told_with_its_cause(verb: Callable[..., Any]) -> No
         {"kind": "backbone", "name": "mlp", "also_from": ["zoo-twin:twin"]}
     ]
     assert all(plugin["seconds"] >= 0 for plugin in plugins.values())
-    assert plugins["zoo-good:slow"]["seconds"] >= 5
+    assert plugins["zoo-good:slow"]["seconds"] >= SLOW
     seconds = f"{plugins['zoo-good:slow']['seconds']:.1f}"
     told_slow = f"Plugin zoo-good:slow took {seconds} s to load. See: zoo plugins"
     assert told_slow in quiet(result.stderr)

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import typing
+from collections.abc import Hashable
 
 
 def read_operators_once() -> None:
@@ -47,6 +48,38 @@ def read_digits_once() -> None:
         return type(found)(**{k: getattr(v, "copy", lambda v=v: v)() for k, v in found.items()})
 
     sklearn.datasets.load_digits = load_digits
+
+
+def address(deployed: typing.Any, *given: object) -> Hashable:
+    """Say what decides on a graph: classes, settings and numbers of all modules, and `given`."""
+    modules = tuple(
+        (
+            name,
+            type(module),
+            module.extra_repr(),
+            repr(sorted((k, v) for k, v in vars(module).items() if not k.startswith("_"))),
+        )
+        for name, module in deployed.named_modules()
+    )
+    tensors = (*deployed.named_parameters(), *deployed.named_buffers())
+    numbers = tuple((name, t.dtype, t.detach().numpy().tobytes()) for name, t in tensors)
+    return modules, numbers, repr(given)
+
+
+def tracing_once(trace: typing.Any) -> typing.Any:
+    """Return `zoo.export.graph._trace` as one that keeps each graph, and gives copies of it."""
+    kept: dict[Hashable, typing.Any] = {}
+
+    def traced(deployed: typing.Any, example: typing.Any, opset: int, *, fixed: bool) -> typing.Any:
+        about = (example.dtype, example.shape, example.stride(), opset, fixed)
+        where = address(deployed, *about)
+        if where not in kept:
+            kept[where] = trace(deployed, example, opset, fixed=fixed)
+        model = type(kept[where])()
+        model.CopyFrom(kept[where])
+        return model
+
+    return traced
 
 
 def spare_the_disk() -> None:

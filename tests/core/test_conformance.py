@@ -56,6 +56,7 @@ def test_the_real_sets_conform(name: str, real_data: Path) -> None:
     assert report.verdict == "conforms", report.explain()
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_sizes_are_shown() -> None:
     """784-128-64-12-3 on 28×28: the multiply-accumulates of its four matrices."""
     settings = ["widths=128,64,12", "features=3"]
@@ -75,6 +76,7 @@ def _mlp() -> ModuleType:
     return zoo_mlp
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_the_kit_leaves_the_random_numbers_as_they_were() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -177,6 +179,7 @@ def test_the_sound_twin_of_the_faulty_ones_conforms(faulty: Registry) -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("graphs_kept")
 def test_a_heavy_entry_module_is_caught(text: str, where: str, tmp_path: Path) -> None:
     path = tmp_path / "heavy.py"
     path.write_text(
@@ -269,6 +272,7 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
         check("heads", registry=BUILT_IN, settings=["colour=red"])
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_a_required_option_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "asking.py"
     path.write_text(
@@ -314,6 +318,7 @@ def zoo_objectives():
 """
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_a_teacher_is_the_kits_own(tmp_path: Path) -> None:
     """Of a text that an objective asks `zoo.api.teacher` for; any other one has to be given."""
     path = tmp_path / "pupil.py"
@@ -334,6 +339,7 @@ def test_a_teacher_is_the_kits_own(tmp_path: Path) -> None:
 # --- the command ----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_the_command_prints_a_table_and_json(cli: Callable[..., Any]) -> None:
     shown = cli("plugin", "check", "linear", "--quiet")
     assert shown.exit_code == 0
@@ -382,6 +388,7 @@ def test_an_incomplete_check_passes_only_when_that_is_asked_for(
     assert partial.stdout.rstrip().endswith("offline.py incomplete")
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_the_page_names_every_check(faulty: Registry) -> None:
     """docs/check.md has a row for each check, under its kind's heading."""
     import re

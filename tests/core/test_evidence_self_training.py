@@ -15,6 +15,8 @@ from zoo.errors import BadOption, RunError, UnknownName
 from zoo.pipeline import Workspace
 from zoo.pipeline.bench.table import Bench
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 SUFFIX = " + self-training"
 
 

@@ -18,6 +18,8 @@ from zoo.evidence.spread import wilson
 from zoo.pipeline import Workspace
 from zoo.runs import Run
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 SMALL = Component("mlp", widths=(8,), features=4)
 Alter = Callable[[dict[str, Any]], None]
 
