@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import importlib
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -132,23 +131,26 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
 
     `fill(folder, *given)` makes it, in the worker that comes first; the others wait for it. What
     `fill` is called and what it is given are its address, in a folder of this session: so nothing
-    that it is made by has changed since.
+    that it is made by has changed since. Without `copied` it is that of all: to be left as it is.
     """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # whose own folder stands in the session's
         root = root.parent
 
-    def get(fill: Callable[..., object], *given: object) -> Path:
+    def get(fill: Callable[..., object], *given: object, copied: bool = True) -> Path:
         named = repr((fill.__module__, fill.__qualname__, given))
         address = hashlib.sha256(named.encode()).hexdigest()
         folder = root / "made-once" / f"{fill.__name__}-{address[:16]}"
         folder.parent.mkdir(exist_ok=True)
+        made = folder.with_name(f"{folder.name}.made")
         with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                begun = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
-                begun.mkdir()
-                fill(begun, *given)
-                begun.rename(folder)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                folder.mkdir()
+                fill(folder, *given)
+                made.touch()
+        if not copied:
+            return folder
         return Path(shutil.copytree(folder, tmp_path_factory.mktemp(fill.__name__) / "copy"))
 
     return get

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo import registry
 from zoo.api import API_VERSION
-from zoo.registry import KINDS, SLOW
+from zoo.registry import KINDS
 
 # A backbone that works. What a bad plugin does is written before or after it.
 GOOD = """
@@ -223,7 +224,7 @@ def quiet(stderr: str) -> list[str]:
 
 
 def test_every_bad_plugin_is_told_with_its_cause(verb: Callable[..., Any]) -> None:
-    result = verb("plugins", "--json", TEST_SLEEP=str(SLOW))
+    result = verb("plugins", "--json", TEST_SLEEP=str(registry.SLOW))
     found = json.loads(result.stdout)
     assert found["api_version"] == API_VERSION
     plugins = {plugin["name"]: plugin for plugin in found["plugins"]}
@@ -249,7 +250,7 @@ def test_every_bad_plugin_is_told_with_its_cause(verb: Callable[..., Any]) -> No
         {"kind": "backbone", "name": "mlp", "also_from": ["zoo-twin:twin"]}
     ]
     assert all(plugin["seconds"] >= 0 for plugin in plugins.values())
-    assert plugins["zoo-good:slow"]["seconds"] >= SLOW
+    assert plugins["zoo-good:slow"]["seconds"] >= registry.SLOW
     seconds = f"{plugins['zoo-good:slow']['seconds']:.1f}"
     told_slow = f"Plugin zoo-good:slow took {seconds} s to load. See: zoo plugins"
     assert told_slow in quiet(result.stderr)
