@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
+import hashlib
 import importlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from click.testing import Result as CliResult
+from filelock import FileLock
 
 # The models are tiny: one thread is quicker than two. Read when torch is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,23 +40,36 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 from zoo import pipeline
 from zoo.api import Component, TrainConfig
 from zoo.pipeline import Workspace
-from zoo.runs import Run
+from zoo.runs import Run, every
+
+from . import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 Result = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def operators_read_once() -> None:
-    """Let torch read its table of ONNX functions once a process, not once an export.
+def _warm() -> None:
+    warm.read_operators_once()
+    warm.read_digits_once()
+    warm.spare_the_disk()
 
-    That is half the time of exporting a small model, and the table is the same each time.
+
+@pytest.fixture(scope="session")
+def _tracer() -> Any:
+    from zoo.export import graph
+
+    return warm.tracing_once(graph._trace)
+
+
+@pytest.fixture
+def graphs_kept(_tracer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace a classifier once, however often it is exported and validated.
+
+    For tests of what is done with files. Where a graph is under test, or that two exports are the
+    same bytes, it is traced each time.
     """
-    with contextlib.suppress(ImportError, AttributeError):  # torch's own affair, and it may change
-        from torch.onnx._internal.exporter import _registration
-
-        apis = _registration.onnxscript_apis
-        apis.get_torchlib_ops = functools.cache(apis.get_torchlib_ops)
+    monkeypatch.setattr("zoo.export.graph._trace", _tracer)
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +122,40 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CliRes
     return run
 
 
+MadeOnce = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Make a folder once for all workers: `made_once(fill, *given)` is a copy that is one's own.
+
+    `fill(folder, *given)` makes it, in the worker that comes first; the others wait for it. What
+    `fill` is called and what it is given are its address, in a folder of this session: so nothing
+    that it is made by has changed since. Without `copied` it is that of all: to be left as it is.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose own folder stands in the session's
+        root = root.parent
+
+    def get(fill: Callable[..., object], *given: object, copied: bool = True) -> Path:
+        named = repr((fill.__module__, fill.__qualname__, given))
+        address = hashlib.sha256(named.encode()).hexdigest()
+        folder = root / "made-once" / f"{fill.__name__}-{address[:16]}"
+        folder.parent.mkdir(exist_ok=True)
+        made = folder.with_name(f"{folder.name}.made")
+        with FileLock(f"{folder}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                folder.mkdir()
+                fill(folder, *given)
+                made.touch()
+        if not copied:
+            return folder
+        return Path(shutil.copytree(folder, tmp_path_factory.mktemp(fill.__name__) / "copy"))
+
+    return get
+
+
 PROJECT = """
 [build-system]
 requires = ["setuptools"]
@@ -146,18 +194,31 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     return make
 
 
+def install(site: Path, packages: tuple[tuple[tuple[str, str], ...], ...]) -> None:
+    """Let pip install packages, each the names and texts of its files, in a folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [Path(scratch, str(number)) for number in range(len(packages))]
+        for folder, files in zip(folders, packages, strict=True):
+            folder.mkdir()
+            for name, text in files:
+                (folder / name).write_text(text)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        command += ["--no-build-isolation", "--disable-pip-version-check", "--no-compile"]
+        command += ["--target", str(site), *map(str, folders)]
+        subprocess.run(command, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="session")
-def pip_install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def pip_install(made_once: MadeOnce) -> Callable[..., Path]:
     """Install packages with pip in a folder of their own, to be set as PYTHONPATH."""
 
-    def install(*packages: Path) -> Path:
-        target = tmp_path_factory.mktemp("site")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        command += ["--no-build-isolation", "--target", str(target), *map(str, packages)]
-        subprocess.run(command, check=True, capture_output=True)
-        return target
+    def run(*packages: Path) -> Path:
+        files = (sorted(package.iterdir()) for package in packages)
+        return made_once(
+            install, tuple(tuple((p.name, p.read_text()) for p in each) for each in files)
+        )
 
-    return install
+    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,16 +235,20 @@ class Trained:
         return Workspace(runs=self.runs)
 
 
-@pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    runs = tmp_path_factory.mktemp("trained") / "runs"
+def train(runs: Path) -> None:
     workspace = Workspace(runs=runs)
     training = TrainConfig(epochs=4, batch_size=64, lr=3e-3)
     backbone = Component("mlp", widths=(32,), features=16)
     pretrained = pipeline.pretrain(backbone, training=training, workspace=workspace)
     finetuned = pipeline.finetune(pretrained, training=training, workspace=workspace)
-    model = pipeline.export(finetuned, workspace=workspace).model
-    return Trained(runs, pretrained, finetuned, model)
+    pipeline.export(finetuned, workspace=workspace)
+
+
+@pytest.fixture(scope="session")
+def trained_once(made_once: MadeOnce) -> Trained:
+    folder = made_once(train)
+    made = {run.record.kind: run for run in every(folder)[0]}
+    return Trained(folder, made["pretrain"], made["finetune"], made["finetune"].model)
 
 
 @pytest.fixture

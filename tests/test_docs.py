@@ -13,6 +13,8 @@ import pytest
 from zoo.cli.main import VERBS
 from zoo.pictures import RULE
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo import registry
 from zoo.api import API_VERSION
 from zoo.registry import KINDS
 
@@ -65,7 +66,7 @@ NOISE = [
 SLOW = """
 import os, time
 
-time.sleep(float(os.environ.get("TEST_SLEEP", "5")))
+time.sleep(float(os.environ.get("TEST_SLEEP", "2")))
 """
 
 ODD = """
@@ -223,7 +224,7 @@ def quiet(stderr: str) -> list[str]:
 
 
 def test_every_bad_plugin_is_told_with_its_cause(verb: Callable[..., Any]) -> None:
-    result = verb("plugins", "--json", TEST_SLEEP="5")
+    result = verb("plugins", "--json", TEST_SLEEP=str(registry.SLOW))
     found = json.loads(result.stdout)
     assert found["api_version"] == API_VERSION
     plugins = {plugin["name"]: plugin for plugin in found["plugins"]}
@@ -249,7 +250,7 @@ def test_every_bad_plugin_is_told_with_its_cause(verb: Callable[..., Any]) -> No
         {"kind": "backbone", "name": "mlp", "also_from": ["zoo-twin:twin"]}
     ]
     assert all(plugin["seconds"] >= 0 for plugin in plugins.values())
-    assert plugins["zoo-good:slow"]["seconds"] >= 5
+    assert plugins["zoo-good:slow"]["seconds"] >= registry.SLOW
     seconds = f"{plugins['zoo-good:slow']['seconds']:.1f}"
     told_slow = f"Plugin zoo-good:slow took {seconds} s to load. See: zoo plugins"
     assert told_slow in quiet(result.stderr)

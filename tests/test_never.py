@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -39,93 +41,117 @@ from zoo.runs import Run
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "zoo").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+COMMAND_LINE = sorted((ROOT / "zoo" / "cli").glob("*.py"))
 HEAVY = {"torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript", "sklearn", "scipy",
          "matplotlib", "jinja2"}  # fmt: skip
 LIGHT = ["api", "hookspecs", "registry", "isolation", "errors", "config", "cli"]
 
 
-def names_of(paths: list[Path]) -> list[str]:
-    return [str(path.relative_to(ROOT)) for path in paths]
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
-def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
-    """Yield the modules that a file imports; those under TYPE_CHECKING are for the checker."""
-    tree = ast.parse(path.read_text())
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@functools.cache
+def imports(path: Path, *, top_level: bool = False) -> tuple[str, ...]:
+    """Return the modules that a file imports; those under TYPE_CHECKING are for the checker."""
     skipped: set[int] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             skipped |= {id(inner) for inner in ast.walk(node)}
         if top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             skipped |= {id(inner) for inner in ast.walk(node)}
-    for node in ast.walk(tree):
+    found = []
+    for node in ast.walk(tree(path)):
         if id(node) in skipped:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            found.append(node.module or "")
+    return tuple(found)
 
 
 def test_the_files_looked_at_are_there() -> None:
     assert len(CORE) > 25
     assert len(PLUGINS) > 10
+    assert len(light_files()) > 20
+    assert len(COMMAND_LINE) > 10
 
 
-@pytest.mark.parametrize("path", CORE, ids=names_of(CORE))
-def test_core_imports_no_plugin(path: Path) -> None:
-    assert not [name for name in imports(path) if name.split(".")[0].startswith("zoo_")]
+def test_core_imports_no_plugin() -> None:
+    found = [(name(path), module) for path in CORE for module in imports(path)]
+    assert not [pair for pair in found if pair[1].split(".")[0].startswith("zoo_")]
 
 
-@pytest.mark.parametrize("path", PLUGINS, ids=names_of(PLUGINS))
-def test_a_plugin_imports_zoo_api_alone(path: Path) -> None:
-    own = path.relative_to(ROOT / "plugins").parts[0]
-    ours = [name for name in imports(path) if name.split(".")[0].startswith("zoo")]
-    assert not [n for n in ours if n != "zoo.api" and n.split(".")[0] != own]
+def test_a_plugin_imports_zoo_api_alone() -> None:
+    for path in PLUGINS:
+        own = path.relative_to(ROOT / "plugins").parts[0]
+        ours = [module for module in imports(path) if module.split(".")[0].startswith("zoo")]
+        others = [n for n in ours if n != "zoo.api" and n.split(".")[0] != own]
+        assert not others, name(path)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in CORE if p.relative_to(ROOT / "zoo").parts[0].removesuffix(".py") in LIGHT],
-    ids=str,
-)
-def test_light_modules_import_nothing_heavy_at_module_level(path: Path) -> None:
-    assert not [n for n in imports(path, top_level=True) if n.split(".")[0] in HEAVY]
+def light_files() -> list[Path]:
+    return [p for p in CORE if p.relative_to(ROOT / "zoo").parts[0].removesuffix(".py") in LIGHT]
 
 
-@pytest.mark.parametrize("module", ["zoo.api", "zoo.hookspecs", "zoo.registry", "zoo.isolation",
-                                    "zoo.errors", "zoo.config", "zoo.cli.main", "zoo.cli.train",
-                                    "zoo.cli.catalogue", "zoo.cli.deploy", "zoo.cli.measure",
-                                    "zoo.cli.recipe", "zoo.cli.bundle", "zoo.cli.benchmark",
-                                    "zoo.cli.inspect", "zoo.cli.bench"])  # fmt: skip
-def test_light_modules_load_nothing_heavy(module: str) -> None:
-    code = f"import {module}, sys, json; print(json.dumps(sorted(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not HEAVY & set(json.loads(found.stdout))
+def test_light_modules_import_nothing_heavy_at_module_level() -> None:
+    for path in light_files():
+        assert not {n.split(".")[0] for n in imports(path, top_level=True)} & HEAVY, name(path)
+
+
+# Forks itself for each module: what one has loaded is not there for the next.
+LOADS = """
+import json, os, sys
+for module in sys.argv[1:]:
+    if not os.fork():
+        __import__(module)
+        print(json.dumps([module, sorted(sys.modules)]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def modules_loaded(*modules: str) -> dict[str, set[str]]:
+    """Import each module in a process of its own, without what Python itself has loaded."""
+    command = [sys.executable, "-c", LOADS, "__future__", *modules]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stderr == ""
+    lines = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [module for module, _ in lines] == ["__future__", *modules]
+    (_, bare), *others = lines
+    return {module: set(loaded) - set(bare) for module, loaded in others}
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    rest = ["api", "hookspecs", "registry", "isolation", "errors", "config"]
+    commands = [path.stem for path in COMMAND_LINE if not path.stem.startswith("__")]
+    wanted = [*(f"zoo.{module}" for module in rest), *(f"zoo.cli.{c}" for c in commands)]
+    for module, loaded in modules_loaded(*wanted).items():
+        assert module in loaded
+        assert not HEAVY & loaded, module
 
 
 def test_api_needs_the_standard_library_and_pluggy_alone() -> None:
-    code = "import zoo.api, sys, json; print(json.dumps(sorted(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    bare = subprocess.run(
-        [sys.executable, "-c", "import sys, json; print(json.dumps(sorted(sys.modules)))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    loaded = {n.split(".")[0] for n in json.loads(found.stdout)}
-    loaded -= {n.split(".")[0] for n in json.loads(bare.stdout)}
+    (found,) = modules_loaded("zoo.api").values()
+    loaded = {module.split(".")[0] for module in found}
     assert {n for n in loaded if n not in sys.stdlib_module_names} == {"zoo", "pluggy"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "zoo" / "cli").glob("*.py")), ids=str)
-def test_the_command_line_does_no_arithmetic_on_tensors(path: Path) -> None:
-    assert not [name for name in imports(path) if name.split(".")[0] in HEAVY]
+def test_the_command_line_does_no_arithmetic_on_tensors() -> None:
+    for path in COMMAND_LINE:
+        assert not {n.split(".")[0] for n in imports(path)} & HEAVY, name(path)
 
 
 def decisive(path: Path) -> list[str]:
     """Return the texts that a file compares, matches or looks up with."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Compare):
             parts = [node.left, *node.comparators]
         elif isinstance(node, ast.Subscript):
@@ -155,75 +181,100 @@ def test_core_does_not_branch_on_a_component_name() -> None:
     assert not [(str(p), text) for p in watched for text in decisive(p) if text in names]
 
 
-def calls(path: Path, *wanted: str) -> list[int]:
-    return [
-        node.lineno
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute | ast.Name)
-        and (node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id) in wanted
-    ]
+# --- what is done in one place alone ----------------------------------------------------------
+
+MARK = re.compile(r"# never elsewhere: ([\w, ]+)")
+RULES = {
+    "test": 2,  # one loads it to be measured on, one to be digested, and no more
+    "load_test": 1,
+    "hold_test": 2,  # evaluation, and the reference that a proof holds a file against
+    "digest_test": 4,  # as a run is made; and whether what was measured is still there
+    "add_test": 3,  # beside those two, the reading of a run that is made again
+    "backward": 3,  # the one loop, and a gradient's one call: of one process, of several
+    "interpolate": 1,  # normalizing or resizing tensors elsewhere would be a second preprocessing
+    "Normalize": 0,
+    "ToTensor": 0,
+    "fields": 2,  # the option parser; and run.json, which its own dataclass's annotations check
+    "get_type_hints": 3,
+    "ArgumentParser": 0,
+    "literal_eval": 0,
+}
+"""Calls that the functions alone make over which `# never elsewhere: NAME` stands, and how many
+functions that are: one more is a decision, and a line here."""
 
 
-def test_there_is_one_training_loop() -> None:
-    loops = {p.name: calls(p, "backward") for p in CORE + PLUGINS if calls(p, "backward")}
-    # places.py has the two forms of a gradient's one call: of one process, of several.
-    assert {name: len(lines) for name, lines in loops.items()} == {"loop.py": 1, "places.py": 2}
+@functools.cache
+def calls(node: ast.AST) -> tuple[tuple[str, int], ...]:
+    """Return what is called, and in which line."""
+    found = []
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute | ast.Name):
+            function = inner.func
+            called = function.attr if isinstance(function, ast.Attribute) else function.id
+            found.append((called, inner.lineno))
+    return tuple(found)
 
 
-def callers(*wanted: str) -> set[tuple[str, str]]:
-    """Return the file and the function of every call in core."""
-    found = set()
-    for path in CORE:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef):
-                lines = range(node.lineno, (node.end_lineno or 0) + 1)
-                found |= {(path.name, node.name) for at in calls(path, *wanted) if at in lines}
-    return found
+@functools.cache
+def marked(path: Path) -> tuple[tuple[str, ast.FunctionDef], ...]:
+    """Return what each marked function may do, and the function; the mark is the line above it."""
+    found = []
+    lines = path.read_text().splitlines()
+    marks = {
+        number: match[1] for number, line in enumerate(lines, 1) if (match := MARK.search(line))
+    }
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            if first - 1 in marks:
+                found += [(rule, node) for rule in marks.pop(first - 1).split(", ")]
+    assert not marks, f"{name(path)}: a mark above no function"
+    return tuple(found)
 
 
-def test_evaluation_and_the_proof_alone_measure_on_the_test_split() -> None:
-    """Two functions call it: one loads it to be measured on, one to be digested, and no more."""
-    assert callers("test") == {("evaluation.py", "load_test"), ("identity.py", "digest_test")}
-    assert callers("load_test") == {("evaluation.py", "hold_test")}
-    assert callers("hold_test") == {("evaluation.py", "evaluate"), ("model_files.py", "read")}
-    assert {name for name, _ in callers("digest_test")} == {
-        "identity.py",  # as a run is made
-        "evaluation.py", "reporting.py",  # whether what was measured is still there
-    }  # fmt: skip
+@pytest.mark.parametrize("rule", RULES)
+def test_it_is_done_where_it_is_marked_alone(rule: str) -> None:
+    everywhere, allowed = set(), set()
+    functions = 0
+    for path in CORE + PLUGINS:
+        everywhere |= {(name(path), line) for called, line in calls(tree(path)) if called == rule}
+        for what, function in marked(path):
+            if what == rule:
+                functions += 1
+                here = {(name(path), line) for called, line in calls(function) if called == rule}
+                assert here, f"{name(path)}: {function.name} is marked, and does not call {rule}"
+                allowed |= here
+    assert everywhere == allowed, f"mark the function: # never elsewhere: {rule}"
+    assert functions == RULES[rule]
+
+
+def test_a_mark_names_a_rule() -> None:
+    assert {rule for path in CORE + PLUGINS for rule, _ in marked(path)} <= RULES.keys()
+
+
+def test_digesting_the_test_split_tells_of_nothing_else() -> None:
     assert inspect.signature(digest_test).return_annotation == "Digested | None"
     assert [field.name for field in dataclasses.fields(Digested)] == ["examples", "sha256", "names"]
-    shown = [p for p in CORE if p.parent.name == "report" or p.name == "observing.py"]
+    shown = [path for path in CORE if path.parent.name == "report"]
     assert len(shown) > 10
-    assert not [p.name for p in shown if calls(p, "test", "add_test")]
+    assert not [path for path in shown for called, _ in calls(tree(path)) if called == "test"]
 
 
 def test_there_is_one_preprocessing() -> None:
-    scaling = [
-        p.name
-        for p in CORE + PLUGINS
-        for node in ast.walk(ast.parse(p.read_text()))
+    classes = [
+        node
+        for path in CORE + PLUGINS
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ClassDef) and node.name == "Preprocess"
     ]
-    assert scaling == ["models.py"]
-    # Normalizing or resizing tensors anywhere else would be a second one.
-    second = [p.name for p in CORE + PLUGINS if calls(p, "interpolate", "Normalize", "ToTensor")]
-    assert second == ["models.py"]
-
-
-def test_there_is_one_option_parser() -> None:
-    # record.py checks what run.json holds by the annotations of its own dataclass, no option.
-    readers = [p.name for p in CORE + PLUGINS if calls(p, "fields", "get_type_hints")]
-    parsers = [name for name in readers if name != "record.py"]
-    assert parsers == ["config.py"]
-    assert not [p.name for p in CORE + PLUGINS if calls(p, "ArgumentParser", "literal_eval")]
+    assert len(classes) == 1
 
 
 def test_nothing_is_unpickled() -> None:
     banned = {"pickle", "dill", "joblib", "shelve", "cloudpickle"}
-    assert not [p.name for p in CORE + PLUGINS if banned & set(imports(p))]
+    assert not [name(p) for p in CORE + PLUGINS if banned & set(imports(p))]
     for path in CORE + PLUGINS:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 assert (node.value.id, node.attr) not in {("torch", "load"), ("torch", "save")}, (
                     path

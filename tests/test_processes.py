@@ -420,24 +420,31 @@ class Left:
         return the_run(self.folder / "runs")
 
 
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Left]:
-    """Return what a command left: `left("conv")`.
+def type_all(folder: Path) -> None:
+    """Type every command, each in a folder of its own; `ended.json` says how they ended.
 
-    All are typed at once, two at a time: while processes start, all but one wait.
+    Two at a time: while processes start, all but one wait.
     """
 
-    def type_it(name: str) -> Left:
-        folder = tmp_path_factory.mktemp("typed")
-        typed = COMMANDS[name]
+    def type_it(name: str) -> tuple[int, str, str]:
+        typed, place = COMMANDS[name], folder / name
+        place.mkdir()
         for file, text in typed.files.items():
-            (folder / file).write_text(text)
-        process = begin(folder, *typed.words, before=typed.before, **typed.env)
-        return Left(folder, ended(process))
+            (place / file).write_text(text)
+        found = ended(begin(place, *typed.words, before=typed.before, **typed.env))
+        return found.status, found.stdout, found.stderr
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        found = {name: pool.submit(type_it, name) for name in COMMANDS}
-    return lambda name: found[name].result()
+        made = dict(zip(COMMANDS, pool.map(type_it, COMMANDS), strict=True))
+    (folder / "ended.json").write_text(json.dumps(made))
+
+
+@pytest.fixture(scope="module")
+def left(made_once: Callable[..., Path]) -> Callable[[str], Left]:
+    """Return what a command left: `left("conv")`."""
+    folder = made_once(type_all)
+    made = json.loads((folder / "ended.json").read_text())
+    return lambda name: Left(folder / name, Ended(*made[name]))
 
 
 # --- the same curve -------------------------------------------------------------------------
@@ -472,12 +479,17 @@ class Pair:
     left: Ended
 
 
+def train_both(folder: Path) -> None:
+    two = done(zoo_of_two(folder, "pretrain", "mlp", *AS_TYPED, "--json"))
+    pipeline.pretrain("mlp", training=FOLLOWED, workspace=Workspace(runs=folder / "one"))
+    (folder / "ended.json").write_text(json.dumps((two.status, two.stdout, two.stderr)))
+
+
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder = tmp_path_factory.mktemp("pair")
-    left = done(zoo_of_two(folder, "pretrain", "mlp", *AS_TYPED, "--json"))
-    one = pipeline.pretrain("mlp", training=FOLLOWED, workspace=Workspace(runs=folder / "one"))
-    return Pair(one, the_run(folder / "runs"), left)
+def pair(made_once: Callable[..., Path]) -> Pair:
+    folder = made_once(train_both)
+    found = Ended(*json.loads((folder / "ended.json").read_text()))
+    return Pair(the_run(folder / "one"), the_run(folder / "runs"), found)
 
 
 def test_two_processes_follow_the_curve_of_one(pair: Pair) -> None:

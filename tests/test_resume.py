@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,19 +23,6 @@ from zoo.training import Checkpoints, checkpoints
 
 Cli = Callable[..., Any]
 Process = subprocess.Popen[str]
-
-PRETRAIN = (
-    "pretrain", "conv", "--channels", "6,12", "--features", "8", "--objective", "denoise",
-    "--epochs", "14", "--batch-size", "32", "--accumulate", "2", "--lr", "0.01", "--ema", "0.9",
-    "--keep", "best", "--patience", "9", "--shift", "1", "--erase", "0.2", "--clip-norm", "1",
-    "--checkpoint-steps", "1", "--threads", "1",
-)  # fmt: skip
-FINETUNE = (
-    "--labels", "200", "--epochs", "60", "--batch-size", "20", "--lr", "0.003", "--unfreeze", "10",
-    "--layer-decay", "0.8", "--label-smoothing", "0.1", "--mixup", "0.2", "--ema", "0.95",
-    "--keep", "best", "--checkpoint-steps", "1", "--threads", "1",
-)  # fmt: skip
-
 
 PLUGIN = '''
 import os, signal, time
@@ -324,75 +309,24 @@ def test_a_recipe_that_was_killed_goes_on_where_it_was(
 # --- killed at any moment -------------------------------------------------------------------
 
 
-def waited(process: Process, seconds: float) -> bool:
-    """Let a process live so long; say whether it ended by itself."""
-    try:
-        _, stderr = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return False
-    assert process.returncode == 0, stderr
-    return True
-
-
-def killed_when_saving(process: Process, root: Path, kind: str) -> bool:
-    """Kill a process as soon as its run's weights appear, or say that it was too quick."""
-    while process.poll() is None:
-        if list(root.glob(f"*-{kind}-*/*weights*")):
-            break
-    process.kill()
-    process.communicate()
-    return process.returncode == 0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
-def test_a_run_may_be_killed_at_any_moment_of_its_life(kind: str, cli: Cli, tmp_path: Path) -> None:
-    """Sixteen kills at least, spread over start-up, training and saving, several to one run."""
-    command: tuple[Any, ...] = PRETRAIN
-    parents = tmp_path / "parents"
-    parents.mkdir()
-    if kind == "finetune":
-        done(cli("pretrain", "conv", "--channels", "6,12", "--epochs", "1", "--runs", parents))
-        command = ("finetune", the_run(parents).name, *FINETUNE)
-    shutil.copytree(parents, tmp_path / "reference")
-    started = time.monotonic()
-    assert waited(begin(tmp_path, *command, "--runs", "reference"), 600)
-    life = time.monotonic() - started
-    reference = the_run(tmp_path / "reference", kind)
-    draw = random.Random(kind)
-    shares = [0.98 * (number + draw.random()) / 14 for number in range(14)]
-    draw.shuffle(shares)
-    kills = deaths = attempt = 0
-    # What comes after the sixteenth is for a machine that starts slowly: ten are to hit a run.
-    while kills < 16 or (deaths < 10 and kills < 60):
-        attempt += 1
-        root = tmp_path / f"runs{attempt}"
-        shutil.copytree(parents, root)
-        ends, arguments = False, command
-        while not ends:
-            started, process = time.monotonic(), begin(tmp_path, *arguments, "--runs", root)
-            if kills < 14:
-                ends = waited(process, shares[kills] * life)
-                if ends and arguments is command:  # the machine has become quicker
-                    life = min(life, time.monotonic() - started)
-            elif kills < 16:
-                ends = killed_when_saving(process, root, kind)
-            elif deaths < 10:
-                ends = waited(process, draw.uniform(0.5, 0.98) * life)
-            else:
-                ends = waited(process, 600)
-            kills += not ends
-            made = [run for run in runs.every(root)[0] if run.record.kind == kind]
-            if not ends and made:
-                state = made[0].state
-                assert state in ("dead", "finished")
-                ends = state == "finished"  # killed when all was done
-                deaths += state == "dead"
-                arguments = ("resume", made[0].name)
-        finished_as(the_run(root, kind), reference)
-    assert deaths >= 10
+def test_a_run_may_be_killed_at_any_moment_of_its_life(
+    kind: str, bench_script: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Four kills of the sixteen of `python benchmarks/kills.py`, which end in this too."""
+    found = bench_script("kills").kill_and_resume(kind, tmp_path, 4)
+    assert found["kills"] >= 4
+    assert found["runs hit"] >= 2
+
+
+def test_the_committed_kills_are_sixteen_of_each_kind(bench_script: Callable[[str], Any]) -> None:
+    script = bench_script("kills")
+    counts = json.loads(script.RESULT.read_text())["counts"]
+    assert counts.keys() == set(script.KINDS)
+    for found in counts.values():
+        assert found["kills"] >= script.KILLS
+        assert found["runs hit"] >= 10
 
 
 # --- stopped by Ctrl-C, at a known step ------------------------------------------------------

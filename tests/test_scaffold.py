@@ -52,8 +52,10 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        venv.create(folder / "venv", with_pip=False)
         self.python = folder / "venv" / "bin" / "python"
+        if self.python.exists():
+            return
+        venv.create(folder / "venv", with_pip=False)
         site = sysconfig.get_path("purelib", vars={"base": str(folder / "venv")})
         ours = sysconfig.get_path("purelib")
         # addsitedir, for the editable installation of zoo is itself a .pth file.
@@ -77,10 +79,9 @@ def sampled(*quick: str) -> list[Any]:
     return [pytest.param(k, marks=[] if k in quick else pytest.mark.slow) for k in KINDS]
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def scaffold_and_install(folder: Path) -> None:
     """Scaffold one package of each kind and install them all, dependencies checked."""
-    found = Environment(tmp_path_factory.mktemp("author"))
+    found = Environment(folder)
     for kind in KINDS:
         shown = found.run("-m", "zoo", "plugin", "new", f"zoo-my-{kind}", "--kind", kind).stdout
         assert f"Next: cd zoo-my-{kind} && pip install -e '.[test]' && python -m pytest" in shown
@@ -94,7 +95,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
         check=True,
         capture_output=True,
     )
-    return found
+
+
+@pytest.fixture(scope="module")
+def environment(made_once: Callable[..., Path]) -> Environment:
+    """One package of each kind, installed; where it lies is written in what was installed."""
+    return Environment(made_once(scaffold_and_install, copied=False))
 
 
 @pytest.mark.slow

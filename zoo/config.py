@@ -176,6 +176,7 @@ def knobs(config: Any) -> tuple[Knob, ...]:
     return _knobs(config)
 
 
+# never elsewhere: fields, get_type_hints
 @functools.cache
 def _knobs(config: type) -> tuple[Knob, ...]:
     hints = typing.get_type_hints(config)

@@ -159,6 +159,7 @@ def _a_channel(values: tuple[float, ...], target: ImageInput) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).expand(target.channels).reshape(1, -1, 1, 1)
 
 
+# never elsewhere: interpolate
 def _resize_matrix(before: int, after: int) -> Tensor:
     """Return the after x before matrix of bilinear resizing with antialias along one axis."""
     if before == after:

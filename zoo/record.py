@@ -112,6 +112,7 @@ class Record:
         return [test for test in self.tests if test.get("by") == "evaluate" and "accuracy" in test]
 
 
+# never elsewhere: fields, get_type_hints
 def from_json(path: Path, content: Any) -> Record:
     """Check and convert the JSON value of a `run.json`; raises `RunError` that names the file."""
     try:
@@ -179,6 +180,7 @@ def _unsound(record: Record) -> list[str]:
     return wrong
 
 
+# never elsewhere: get_type_hints
 def _is(value: Any, hint: Any) -> bool:
     """Say whether a JSON value has an annotated type, all the way down."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -20,10 +20,12 @@ Result = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
-def bundle_once(trained_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    bundle(trained_once.finetuned, folder, web=False, workspace=trained_once.workspace)
-    return folder
+def bundle_once(trained_once: Any, made_once: Callable[..., Path]) -> Path:
+    def write(folder: Path) -> None:
+        made = folder / "bundle"
+        bundle(trained_once.finetuned, made, web=False, workspace=trained_once.workspace)
+
+    return made_once(write) / "bundle"
 
 
 @pytest.fixture

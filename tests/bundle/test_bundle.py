@@ -30,6 +30,8 @@ from zoo.pictures import read_picture
 from zoo.pipeline import bundling
 from zoo.pipeline.bundling import bundle, bundle_verify
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
 KEYS = [

@@ -94,10 +94,7 @@ def served() -> Iterator[Callable[[Path], str]]:
         server.server_close()
 
 
-@pytest.fixture(scope="module")
-def whole(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a good classifier of digits, `ort/` included."""
-    folder = tmp_path_factory.mktemp("page")
+def train_and_bundle(folder: Path) -> None:
     workspace = Workspace(runs=folder / "runs")
     run = pipeline.finetune(
         backbone=Component("conv", channels=(24, 48)),
@@ -107,7 +104,12 @@ def whole(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     made = folder / "bundle"
     bundle(run, made, web_assets_from=MODULES / "onnxruntime-web", workspace=workspace)
-    return made
+
+
+@pytest.fixture(scope="module")
+def whole(drive: Drive, made_once: Callable[..., Path]) -> Path:
+    """A bundle of a good classifier of digits, `ort/` included."""
+    return made_once(train_and_bundle) / "bundle"
 
 
 @pytest.fixture

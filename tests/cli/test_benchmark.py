@@ -26,12 +26,15 @@ SHORT = ("--runs", "10", "--warmup", "1", "--seconds", "1", "--quiet")
 
 
 @pytest.fixture(scope="module")
-def fixed(trained_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fixed(trained_once: Any, made_once: Callable[..., Path]) -> Path:
     """A file of a fixed batch of 4, outside its run's folder."""
-    path: Path = tmp_path_factory.mktemp("fixed") / "fixed.onnx"
     run, workspace = trained_once.finetuned, trained_once.workspace
-    pipeline.export(run, path, config=ExportConfig(batch=4), workspace=workspace)
-    return path
+
+    def export(folder: Path) -> None:
+        path, config = folder / "fixed.onnx", ExportConfig(batch=4)
+        pipeline.export(run, path, config=config, workspace=workspace)
+
+    return made_once(export) / "fixed.onnx"
 
 
 def test_every_figure_is_told(cli: Cli, trained: Any) -> None:

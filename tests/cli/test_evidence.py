@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 Cli = Callable[..., Any]
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evidence.md").read_text()
 TINY = (

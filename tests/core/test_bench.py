@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,11 +57,15 @@ def all_runs(workspace: Workspace, kind: str) -> list[str]:
     return [r.name for r in runs.every(workspace.runs_root)[0] if r.record.kind == kind]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Bench]:
-    folder = tmp_path_factory.mktemp("bench")
+def of_a_folder(folder: Path) -> tuple[Workspace, Bench]:
+    """Train, or read what was trained."""
     workspace = Workspace(runs=folder / "runs", data=folder / "data")
     return workspace, bench(workspace, folder / "out")
+
+
+@pytest.fixture(scope="module")
+def made(made_once: Callable[..., Path]) -> tuple[Workspace, Bench]:
+    return of_a_folder(made_once(of_a_folder))
 
 
 def test_each_cell_is_a_run_measured_once(made: tuple[Workspace, Bench]) -> None:

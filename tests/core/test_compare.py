@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,8 @@ def trained(
     return runs.load(run.folder)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[Any, Run]]:
-    workspace = Workspace(runs=tmp_path_factory.mktemp("compare") / "runs")
+def train_all(folder: Path) -> None:
+    workspace = Workspace(runs=folder)
     found: dict[Any, Run] = {
         (objective, seed): trained(workspace, seed, objective)
         for objective in (None, "denoise")
@@ -50,7 +51,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[Any,
     }
     found["frozen"] = trained(workspace, 0, "denoise", freeze=True)
     found["unread"] = trained(workspace, 5, None, measured=False)
-    return workspace, found
+    (folder / "names.json").write_text(json.dumps([(k, run.name) for k, run in found.items()]))
+
+
+@pytest.fixture(scope="module")
+def made(made_once: Callable[..., Path]) -> tuple[Workspace, dict[Any, Run]]:
+    folder = made_once(train_all)
+    names = json.loads((folder / "names.json").read_text())
+    found = {k if isinstance(k, str) else tuple(k): runs.load(folder / name) for k, name in names}
+    return Workspace(runs=folder), found
 
 
 def accuracy(run: Run) -> float:

@@ -28,7 +28,8 @@ def failed(report: Report) -> dict[str, str]:
 
 
 LONG = ("conv", "conv-nano", "conv-patch", "conv-residual", "adversarial", "distill", "masked",
-        "redundancy", "sparse", "variational")  # fmt: skip
+        "redundancy", "sparse", "variational", "fashion-1000", "fashion-conv", "fashion-few",
+        "mnist-conv", "mnist-few", "mnist-nano")  # fmt: skip
 """What takes seconds each: checked whole with the slow tests."""
 
 
@@ -55,6 +56,7 @@ def test_the_real_sets_conform(name: str, real_data: Path) -> None:
     assert report.verdict == "conforms", report.explain()
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_sizes_are_shown() -> None:
     """784-128-64-12-3 on 28×28: the multiply-accumulates of its four matrices."""
     settings = ["widths=128,64,12", "features=3"]
@@ -74,6 +76,7 @@ def _mlp() -> ModuleType:
     return zoo_mlp
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_the_kit_leaves_the_random_numbers_as_they_were() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -176,6 +179,7 @@ def test_the_sound_twin_of_the_faulty_ones_conforms(faulty: Registry) -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("graphs_kept")
 def test_a_heavy_entry_module_is_caught(text: str, where: str, tmp_path: Path) -> None:
     path = tmp_path / "heavy.py"
     path.write_text(
@@ -211,9 +215,8 @@ def test_an_assertion_says_what_to_change(tmp_path: Path) -> None:
         assert_conforms("head", "softmax", plugins=[broken])
 
 
-def test_a_data_set_that_is_not_at_hand_is_not_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo.api import DataError
     from zoo_images import fetch
 
@@ -223,6 +226,10 @@ def test_a_data_set_that_is_not_at_hand_is_not_checked(
     for name in [name for name, value in vars(fetch).items() if callable(value)]:
         if name.startswith(("fetch", "download")):
             monkeypatch.setattr(fetch, name, offline)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_data_set_that_is_not_at_hand_is_not_checked(tmp_path: Path) -> None:
     report = check("kmnist", registry=BUILT_IN, data_root=tmp_path)
     states = {row.check: row.state for _, row in report.rows}
     assert states["train split"] == states["splits disjoint"] == "skipped"
@@ -233,12 +240,15 @@ def test_a_data_set_that_is_not_at_hand_is_not_checked(
 # --- what is meant by a name ----------------------------------------------------------------
 
 
-def test_a_plugin_by_either_half_of_its_name_a_component_or_a_file() -> None:
+@pytest.mark.usefixtures("offline")
+def test_a_plugin_by_either_half_of_its_name_a_component_or_a_file(tmp_path: Path) -> None:
     def about(target: str) -> set[str]:
-        return {about for about, _ in check(target, registry=BUILT_IN).rows}
+        report = check(target, registry=BUILT_IN, data_root=tmp_path)
+        return {about for about, _ in report.rows}
 
-    both = {"plugzoo:heads", "head linear", "head mlp"}
-    assert about("plugzoo:heads") == about("heads") == both
+    sets = {f"dataset {e.name}" for e in BUILT_IN.components_of("plugzoo:images")}
+    assert len(sets) > 3
+    assert about("plugzoo:images") == about("images") == {"plugzoo:images", *sets}
     assert about("denoise") == {"plugzoo:objectives", "objective denoise"}
     with pytest.raises(UnknownName) as caught:
         check("objectivs", registry=BUILT_IN)
@@ -262,6 +272,7 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
         check("heads", registry=BUILT_IN, settings=["colour=red"])
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_a_required_option_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "asking.py"
     path.write_text(
@@ -307,6 +318,7 @@ def zoo_objectives():
 """
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_a_teacher_is_the_kits_own(tmp_path: Path) -> None:
     """Of a text that an objective asks `zoo.api.teacher` for; any other one has to be given."""
     path = tmp_path / "pupil.py"
@@ -327,6 +339,7 @@ def test_a_teacher_is_the_kits_own(tmp_path: Path) -> None:
 # --- the command ----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_the_command_prints_a_table_and_json(cli: Callable[..., Any]) -> None:
     shown = cli("plugin", "check", "linear", "--quiet")
     assert shown.exit_code == 0
@@ -375,6 +388,7 @@ def test_an_incomplete_check_passes_only_when_that_is_asked_for(
     assert partial.stdout.rstrip().endswith("offline.py incomplete")
 
 
+@pytest.mark.usefixtures("graphs_kept")
 def test_the_page_names_every_check(faulty: Registry) -> None:
     """docs/check.md has a row for each check, under its kind's heading."""
     import re

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ from zoo.errors import BadOption, RunError, UnknownName
 from zoo.pipeline import Workspace
 from zoo.pipeline.bench.table import Bench
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 SUFFIX = " + self-training"
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Workspace]:
-    folder = tmp_path_factory.mktemp("bench")
+def of_a_folder(folder: Path) -> tuple[Bench, Workspace]:
+    """Train, or read what was trained."""
     workspace = Workspace(runs=folder)
     return run(workspace), workspace
+
+
+@pytest.fixture(scope="module")
+def bench(made_once: Callable[..., Path]) -> tuple[Bench, Workspace]:
+    return of_a_folder(made_once(of_a_folder))
 
 
 def run(workspace: Workspace, **changes: Any) -> Bench:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,19 @@ def digits(split: str) -> Array:
     return images
 
 
-@pytest.fixture(scope="module")
-def conv(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    workspace = Workspace(runs=tmp_path_factory.mktemp("conv") / "runs")
+def make_conv(folder: Path) -> None:
+    workspace = Workspace(runs=folder)
     run = pipeline.finetune(
         backbone=Component("conv", channels=(8, 16), features=16),
         training=TrainConfig(epochs=3, batch_size=32, lr=5e-3),
         workspace=workspace,
     )
-    return pipeline.export(run, workspace=workspace).model.read_bytes()
+    pipeline.export(run, folder / "model.onnx", workspace=workspace)
+
+
+@pytest.fixture(scope="module")
+def conv(made_once: Callable[..., Path]) -> bytes:
+    return (made_once(make_conv) / "model.onnx").read_bytes()
 
 
 @pytest.fixture(scope="module", params=["mlp", "conv"])

@@ -23,6 +23,8 @@ from zoo.errors import BadOption, UnknownName
 from zoo.pipeline import Workspace
 from zoo.registry import Registry
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 TINY = RecipeSpec(
     name="tiny",
     summary="",

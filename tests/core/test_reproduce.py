@@ -18,14 +18,13 @@ from zoo.evidence.spread import wilson
 from zoo.pipeline import Workspace
 from zoo.runs import Run
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 SMALL = Component("mlp", widths=(8,), features=4)
 Alter = Callable[[dict[str, Any]], None]
 
 
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A runs folder with a pretraining, and a finetuning of it that was exported and evaluated."""
-    folder = tmp_path_factory.mktemp("reproduce") / "runs"
+def train(folder: Path) -> None:
     workspace = Workspace(runs=folder)
     training = TrainConfig(epochs=1, batch_size=200, lr=0.01, threads=1)
     parent = pipeline.pretrain(SMALL, objective="denoise", training=training, workspace=workspace)
@@ -34,7 +33,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     )
     pipeline.export(run, workspace=workspace)
     pipeline.evaluate(run, workspace=workspace)
-    return folder, parent.name, run.name
+
+
+@pytest.fixture(scope="module")
+def once(made_once: Callable[..., Path]) -> tuple[Path, str, str]:
+    """A runs folder with a pretraining, and a finetuning of it that was exported and evaluated."""
+    folder = made_once(train)
+    parent, run = (found.name for found in runs.every(folder)[0])
+    return folder, parent, run
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ class Evaluation:
     left_out: int = 0
 
 
+# never elsewhere: hold_test, add_test
 def evaluate(
     run: Run | str | Path,
     *,
@@ -97,6 +98,7 @@ def evaluate(
     )
 
 
+# never elsewhere: digest_test
 def reading_once(run: Run, workspace: Workspace, device: str = "auto") -> dict[str, Any]:
     """Return a reading of the test split as it is, made only where there is none yet."""
     if run.record.evaluations:
@@ -154,6 +156,7 @@ def check_test(run: Run, data: Dataset, workspace: Workspace) -> None:
         )
 
 
+# never elsewhere: load_test
 def hold_test(
     run: Run,
     data: Dataset,
@@ -172,6 +175,7 @@ def hold_test(
     return leakage.hold(run, examples, workspace, by, without_seen=without_seen, refuse=refuse)
 
 
+# never elsewhere: test
 def load_test(run: Run, data: Dataset, workspace: Workspace) -> Examples:
     """Load the test split whole. Raises `DataError`."""
     owner = f"The test split of dataset '{run.record.dataset.name}'"

@@ -67,6 +67,7 @@ class Origin:
     unknown: list[str]
 
 
+# never elsewhere: digest_test
 def origin_of(
     part: Part,
     data: Dataset,
@@ -101,6 +102,7 @@ def origin_of(
     )
 
 
+# never elsewhere: test
 def digest_test(part: Part, data: Dataset) -> Digested | None:
     """Digest the test split, and return that alone: no example leaves here, and no label.
 

@@ -46,6 +46,7 @@ class Source:
     held: Held
 
 
+# never elsewhere: hold_test, add_test
 def read(
     run: Run, workspace: Workspace, by: str, *, without_seen: bool = False, refuse: bool = True
 ) -> Source:

@@ -89,6 +89,7 @@ def gather(run: Run, workspace: Workspace) -> Facts:
     )
 
 
+# never elsewhere: digest_test
 def _doubts(run: Run, workspace: Workspace) -> list[str]:
     """Hold the last reading of the test split against the split as it is; no model is asked."""
     readings = [test for test in run.record.tests if "accuracy" in test]

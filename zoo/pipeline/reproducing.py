@@ -226,6 +226,7 @@ def _again(
     )
 
 
+# never elsewhere: add_test
 def _measured(found: Stated, run: Run, workspace: Workspace) -> float | None:
     """Read the test split once, for the rerun; the run that it repeats counts that, too."""
     if found.accuracy is None:

@@ -57,6 +57,7 @@ def commands_anew(run: Run, workspace: Workspace) -> str:
     return "".join(f"\n  {line}" for line in lines)
 
 
+# never elsewhere: digest_test
 def splits_of(part: Part, data: Dataset) -> dict[str, Digested]:
     """Digest every split of a data set as it is; a test split that cannot be read is left out."""
     found = {}

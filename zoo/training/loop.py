@@ -210,6 +210,7 @@ class _Loop:
             self._seconds = before + time.perf_counter() - started
             self.keep(stop)
 
+    # never elsewhere: backward
     def _backward(self, whole: Batch) -> None:
         batch = self._place.share(whole)
         steps = self._steps_after(self._position + 1)

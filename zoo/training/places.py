@@ -48,6 +48,7 @@ class Place:
         """Return the context of a forward and backward pass; `wanted` says that a step follows."""
         return contextlib.nullcontext()
 
+    # never elsewhere: backward
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradient to those of the weights."""
         loss.backward()  # type: ignore[no-untyped-call]
@@ -111,6 +112,7 @@ class FabricPlace(Place):
         )
         return context
 
+    # never elsewhere: backward
     def backward(self, loss: Tensor) -> None:
         self._fabric.backward(loss)
 
