@@ -80,6 +80,7 @@ class OddConfig:
     table: dict[str, int] = knob(None, "no type of an option")
 """
 
+NEXT = re.sub(r"\d+$", lambda minor: str(int(minor[0]) + 1), API_VERSION)
 FUTURE = f"this zoo has {API_VERSION}. Type: pip install --upgrade plugzoo"
 FIELD = f"BackboneSpec has no field 'colour' in zoo.api {API_VERSION}"
 
@@ -132,9 +133,9 @@ BAD: dict[str, tuple[str, str, list[str]]] = {
         f"{FIELD}: it needs zoo.api 1.7, and {FUTURE}",
         [],
     ),
-    "name-of-1-3": (
-        'ZOO_API = "1.3"\nfrom zoo.api import Telescope\n' + good("name-of-1-3"),
-        f"cannot import name 'Telescope' from 'zoo.api': it needs zoo.api 1.3, and {FUTURE}",
+    "name-of-the-next": (
+        f'ZOO_API = "{NEXT}"\nfrom zoo.api import Telescope\n' + good("name-of-the-next"),
+        f"cannot import name 'Telescope' from 'zoo.api': it needs zoo.api {NEXT}, and {FUTURE}",
         [],
     ),
     "of-2-0": ('ZOO_API = "2.0"\n' + good("of-2-0"), f"it needs zoo.api 2.0, and {FUTURE}", []),
@@ -498,9 +499,6 @@ def newer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         text = text.replace(old, new)
     api.write_text(text)
     return folder
-
-
-NEXT = re.sub(r"\d+$", lambda minor: str(int(minor[0]) + 1), API_VERSION)
 
 
 @pytest.mark.slow

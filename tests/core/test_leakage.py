@@ -21,8 +21,10 @@ from zoo.errors import DataError, RunError, UsageError
 from zoo.export.runtime import open_session
 from zoo.pipeline import Workspace, identity, model_files
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
+from zoo.pipeline.observing import observe
 from zoo.pipeline.steps import Steps
 from zoo.progress import reporting
+from zoo.report.facts import Absent
 from zoo.runs import Run
 from zoo.tasks import Finetuning
 from zoo.training import Place, outputs
@@ -649,6 +651,20 @@ def typed(workspace: Workspace, cli: Any, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr("zoo.cli.train.registry_of", lambda _: workspace.registry)
     monkeypatch.setattr("zoo.cli.options.registry_of", lambda _: workspace.registry)
     return cli
+
+
+def test_a_report_shows_no_examples_of_a_training_split_that_changed(
+    workspace: Workspace, world: World
+) -> None:
+    """What it would call held out may have been trained on."""
+    run = finetuned(workspace, training={"validation": 10})
+    world.train = [*world.train[1:], 150]
+    mapped = observe(run, workspace).mapped
+    assert isinstance(mapped, Absent)
+    assert mapped.reason == (
+        f"Dataset 'world' is no longer the one that run '{run.name}' was trained on: its training"
+        " split changed."
+    )
 
 
 def test_a_bench_does_not_go_on_with_other_data(
