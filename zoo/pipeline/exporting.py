@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def export(
                 remake=lambda: shrinking.make_again(source, file),
                 runtimes=gates,
                 others=others,
+                at_opset=_at_opset(source, file),
             )
             proof = prove(file, evidence)
         if proof.verdict == "failed" or not (proof.passed or partial):
@@ -128,11 +130,19 @@ def validate(
 
 def failure(proof: Proof) -> str:
     """Say in one line what a proof failed on, or what it lacks."""
+    rows = [*proof.failures] if proof.verdict == "failed" else proof.skipped
+    said = "; ".join(f"{row.name}: {row.figure}" for row in rows)
     if proof.verdict == "failed":
-        rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.failures)
-        return f"the exported graph does not reproduce PyTorch ({rows})."
-    rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.skipped)
-    return f"not every check could be run ({rows}). Type --partial to do without."
+        own = any(row.of_the_classifier for row in rows)
+        what = (
+            "the classifier itself is at fault"
+            if own
+            else ("the exported graph does not reproduce PyTorch")
+        )
+        return f"{what} ({said})."
+    other = re.search(r"--opset \d+", said)
+    ways = f"{other[0]}, or --partial" if other else "--partial"
+    return f"not every check could be run ({said}). Type {ways} to do without."
 
 
 def _evidence(
@@ -155,7 +165,19 @@ def _evidence(
     else:
         remake = functools.partial(shrinking.make_again, source, file)
     reference = shrinking.reference_of(source, file)
-    return Evidence(reference, golden, remake, gates, others)
+    return Evidence(reference, golden, remake, gates, others, _at_opset(source, file))
+
+
+def _at_opset(source: Source, file: ModelFile) -> Callable[[int], bytes]:
+    """Return what exports a run at another opset; raises `ProofError` for what no target takes."""
+
+    def export_at(opset: int) -> bytes:
+        target = TARGETS.get(file.card.target)
+        if target is not None and opset > target.opset:
+            raise ProofError(f"{file.card.target} loads opsets up to {target.opset}.")
+        return shrinking.at_opset(source, file, opset)
+
+    return export_at
 
 
 def _origin(file: ModelFile, workspace: Workspace) -> Run | str:

@@ -14,6 +14,7 @@ from zoo.api import Dataset
 from zoo.export.card import Card
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import ModelFile
+from zoo.export.original import Original
 from zoo.export.runtime import Array
 from zoo.export.targets import ExportConfig
 from zoo.models import Classifier
@@ -40,6 +41,10 @@ class Source:
     logits: Array  # float32 N x classes: PyTorch's
     accuracy: float
     sha256: str
+
+    @property
+    def original(self) -> Original:
+        return Original(self.classifier)
 
 
 def read(run: Run, workspace: Workspace, by: str) -> Source:

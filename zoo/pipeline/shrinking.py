@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,17 +102,33 @@ def make_again(source: Source, file: ModelFile) -> bytes:
     return _sealed_smaller(source, config, twin, name, model)[0]
 
 
+def at_opset(source: Source, file: ModelFile, opset: int) -> bytes:
+    """Export a run in full precision as a file was, but at another opset."""
+    return full_precision(source, dataclasses.replace(config_of(file), opset=str(opset)))  # type: ignore[arg-type]
+
+
 def reference_of(source: Source, file: ModelFile, twin: bytes | None = None) -> Reference:
     """Return what a file must say: PyTorch's answers, or those of its fp32 twin, made if absent."""
     card, config = file.card, config_of(file)
     if card.precision == "fp32":
         wanted = card_of(source, config, source.accuracy)
         logits = source.logits
-        return Reference(source.images, source.labels, logits, logits, wanted)
+        return Reference(
+            source.images, source.labels, logits, logits, wanted, original=source.original
+        )
     twin = twin or full_precision(source, config)
-    logits = run_all(open_session(Path("the fp32 twin"), twin), source.images, 64)[0]
+    run = functools.partial(run_all, open_session(Path("the fp32 twin"), twin))
+    logits = run(source.images, 64)[0]
     wanted = card_of(source, config, float(card.metrics["accuracy"]), quantized=card.quantization)
-    return Reference(source.images, source.labels, logits, source.logits, wanted)
+    return Reference(
+        source.images,
+        source.labels,
+        logits,
+        source.logits,
+        wanted,
+        original=source.original,
+        twin=run,
+    )
 
 
 def _variants(
