@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import helper
 
+from zoo.export.seal import BLANK, KEY, seal
 from zoo.pipeline.bundling import bundle
 
 Result = subprocess.CompletedProcess[str]
@@ -84,3 +87,20 @@ def forge() -> Callable[..., None]:
         path.write_bytes(data.replace(b"0" * 64, seal, 1))
 
     return write
+
+
+@pytest.fixture
+def infinite_logits(bundle_folder: Path, forge: Callable[..., None]) -> Path:
+    """A bundle whose probabilities are sound and whose logits are not; sums and seals fit."""
+    model = onnx.load_model(bundle_folder / "model.onnx")
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    last.output[0] = softmax.input[0] = "sound"
+    infinity = helper.make_node("Constant", [], ["infinity"], value_float=float("inf"))
+    added = helper.make_node("Add", ["sound", "infinity"], ["logits"])
+    model.graph.node.extend([infinity, added])
+    for prop in model.metadata_props:
+        prop.value = BLANK.decode() if prop.key == KEY else prop.value
+    (bundle_folder / "model.onnx").write_bytes(seal(model.SerializeToString(deterministic=True)))
+    forge(bundle_folder)
+    return bundle_folder

@@ -321,6 +321,16 @@ def test_the_selftest_believes_the_answers_not_the_sums(
     assert any(files[1] in line and "off" in line for line in done.stdout.splitlines())
 
 
+def test_logits_that_are_not_finite_fail_the_selftest(
+    infinite_logits: Path, run_mjs: Runner
+) -> None:
+    """Though every probability is as recorded."""
+    done = run_mjs(infinite_logits, "selftest")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert len(failed) == 10  # the golden tensors at two batch sizes, eight pictures
+    assert all(line.endswith("the model answers with no number") for line in failed)
+
+
 def test_predictions_are_those_of_zoo_predict(
     bundle_folder: Path, run_mjs: Runner, trained: Any, tmp_path: Path
 ) -> None:

@@ -334,6 +334,16 @@ def test_another_model_fails_it(bundle_folder: Path, runner: Run, forge: Forge) 
     assert any("golden tensors at batch 1:" in line for line in lines)
 
 
+def test_logits_that_are_not_finite_fail_it(infinite_logits: Path, runner: Run) -> None:
+    """Though every probability is as recorded."""
+    lines = failed(runner(infinite_logits, "selftest"))
+    assert len(lines) == 10  # the golden tensors at two batch sizes, eight pictures
+    assert all(line.endswith("the model answers with no number") for line in lines)
+    done = runner(infinite_logits, infinite_logits / "golden" / "grey.png")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: the model answers with no number.\n"
+
+
 def golden_changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path = folder / "golden.json"
     content = json.loads(path.read_text())

@@ -95,6 +95,24 @@ def apart(found: Array, wanted: Array, bound: float) -> tuple[float, int]:
     return float(np.abs(found - wanted).max(initial=0)), flips
 
 
+def relative(found: Array, wanted: Array) -> Array:
+    """Return how far logits lie apart, N: of the example's largest wanted one, or of 1 if smaller.
+
+    Infinite where one of them is not finite.
+    """
+    with np.errstate(invalid="ignore"):
+        far = np.abs(found.astype(np.float64) - wanted).max(axis=1)
+        far = far / np.maximum(1.0, np.abs(wanted).max(axis=1))
+    result: Array = np.where(np.isfinite(far), far, np.inf)
+    return result
+
+
+def finite(*answers: Array) -> Array:
+    """Return for each example whether everything that was answered is finite, N."""
+    found: Array = np.all([np.isfinite(each).all(axis=1) for each in answers], axis=0)
+    return found
+
+
 def softmax(logits: Array) -> Array:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Array = shifted / shifted.sum(axis=1, keepdims=True)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from zoo.api import ImageInput
 from zoo.errors import ModelFileError, PluginFault
 from zoo.export.card import INPUT, OUTPUTS, PREPROCESSED, Card
-from zoo.export.modelfile import graphs, open_model
+from zoo.export.modelfile import check_weights, graphs, open_model
+from zoo.export.optimizing import optimize
 from zoo.export.seal import seal
 from zoo.export.silence import silence
 from zoo.export.targets import OPSET
@@ -84,6 +85,11 @@ def finished(model: onnx.ModelProto, card: Card) -> bytes:
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
+    named = Path("the exported graph")
+    try:
+        check_weights(named, made)  # while they have the names that the classifier gave them
+    except ModelFileError as error:
+        raise PluginFault(f"This classifier cannot be exported: {error}") from error
     shorten(made)
     made.producer_name, made.producer_version = "plugzoo", card.versions.get("plugzoo", "")
     made.model_version = 1
@@ -92,7 +98,7 @@ def finished(model: onnx.ModelProto, card: Card) -> bytes:
     onnx.helper.set_model_props(made, card.to_metadata())
     data = seal(bytes(made.SerializeToString(deterministic=True)))
     try:
-        open_model(Path("the exported graph"), data)
+        open_model(named, data)
     except ModelFileError as error:
         raise PluginFault(f"This classifier cannot be exported: {error}") from error
     return data
@@ -155,9 +161,10 @@ def _trace(deployed: nn.Module, example: Tensor, opset: int, *, fixed: bool) -> 
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
-                optimize=True,
+                optimize=False,
                 verbose=False,
             )
+            optimize(program.model)
     except Exception as error:
         cause = error.__cause__ or error
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [repr(cause)]

@@ -28,12 +28,16 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProt
 
 @dataclasses.dataclass(frozen=True)
 class ModelFile:
-    """A file whose structure is sound: its bytes, its graph, what it says of itself."""
+    """A file whose structure is sound: its bytes, its graph, what it says of itself.
+
+    `infinite` counts the constants that hold an infinity.
+    """
 
     path: Path
     data: bytes
     model: onnx.ModelProto
     card: Card
+    infinite: int = 0
 
     @property
     def sha256(self) -> str:
@@ -65,10 +69,10 @@ def open_model(path: Path, data: bytes | None = None) -> ModelFile:
     check_operators(path, model)
     check_policy(path, model, card)
     check_structure(path, model)
-    check_weights(path, model)
+    infinite = check_weights(path, model)
     check_paths(path, model)
     check_ports(path, model, card)
-    return ModelFile(path, data, model, card)
+    return ModelFile(path, data, model, card, infinite)
 
 
 def parse(path: Path, data: bytes) -> onnx.ModelProto:
@@ -168,14 +172,31 @@ def check_structure(path: Path, model: onnx.ModelProto) -> None:
         raise ModelFileError(f"'{path}' is not a sound ONNX file: {first_line(error)}.") from None
 
 
-def check_weights(path: Path, model: onnx.ModelProto) -> None:
+def check_weights(path: Path, model: onnx.ModelProto) -> int:
+    """Refuse constants that are cut or hold NaN; return how many hold an infinity, as masks do."""
+    infinite = 0
+    for name, array in _floats(path, model):
+        if np.isnan(array).any():
+            raise ModelFileError(f"Weight '{name}' of '{path}' is not finite: it holds NaN.")
+        infinite += bool(np.isinf(array).any())
+    return infinite
+
+
+def _floats(path: Path, model: onnx.ModelProto) -> Iterator[tuple[str, Any]]:
+    """Yield every float that a graph holds by name: its tensors, and attributes of its nodes."""
     for tensor in tensors(model.graph):
         try:
-            finite = tensor.data_type not in FLOATS or np.isfinite(numpy_helper.to_array(tensor))
+            array = numpy_helper.to_array(tensor)
         except Exception as error:
             raise ModelFileError(f"Weight '{tensor.name}' of '{path}' is cut: {error}.") from None
-        if not np.all(finite):
-            raise ModelFileError(f"Weight '{tensor.name}' of '{path}' is not finite.")
+        if tensor.data_type in FLOATS:
+            yield tensor.name, array
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            name = node.output[0] if node.output else node.name
+            for attribute in node.attribute:
+                if attribute.floats or attribute.HasField("f"):
+                    yield name, np.array(attribute.floats or [attribute.f])
 
 
 def check_paths(path: Path, model: onnx.ModelProto) -> None:
@@ -228,6 +249,9 @@ def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             for attribute in node.attribute:
                 yield from ([attribute.t] if attribute.HasField("t") else [])
                 yield from attribute.tensors
+                single = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                for sparse in (*single, *attribute.sparse_tensors):
+                    yield from (sparse.values, sparse.indices)
 
 
 def _strings(message: Any) -> Iterator[tuple[str, str | bytes]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import torch
 
-from zoo.export import footprint, trials
+from zoo.export import asking, footprint, trials
 from zoo.export.agreement import Agreement, Drop
 from zoo.export.card import Card
 from zoo.export.comparison import (
@@ -20,73 +20,25 @@ from zoo.export.comparison import (
     Comparison,
     apart,
     compare,
+    finite,
     softmax32,
 )
+from zoo.export.elsewhere import Expected, elsewhere
+from zoo.export.evidence import PYTORCH, Evidence, Reference, Row, Run, judged
 from zoo.export.golden import Golden, chosen
 from zoo.export.modelfile import ModelFile
+from zoo.export.recorded import identity, structure
 from zoo.export.runtime import Array
-from zoo.export.runtimes import how_to_install
-from zoo.export.targets import oldest_onnxruntime
 
-Status = Literal["passed", "failed", "skipped", "reported"]
+__all__ = ["Evidence", "Proof", "Reference", "Row", "prove"]
+
 Verdict = Literal["proved", "intact", "failed"]
 
 LOSSES = AGREEMENT, DROP = ("agreement with the fp32 twin", "accuracy drop")
 """The rows that judge what an int8 or fp16 file loses."""
 TWIN = "its fp32 twin is PyTorch's"
-NOT_INSTALLED = "not installed"
 QUANTIZED_SLACK = 0.002
 """How far the accuracy of a quantized file may move from one onnxruntime to another."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One check: what it is, how it ended, and the figure it was judged by.
-
-    A skipped row could not be run; a reported one is told and decides nothing.
-    """
-
-    name: str
-    status: Status
-    figure: str
-
-    @property
-    def passed(self) -> bool:
-        return self.status != "failed"
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """What the file must say of the test split, and what it is expected to say of itself.
-
-    `logits` are what it is held against: PyTorch's, or those of an int8 or fp16 file's fp32 twin;
-    `torch` are PyTorch's. `said` is the number of the class that the twin says of each of
-    `unlabelled`, which had no part in making or choosing the file.
-    """
-
-    images: Array  # uint8 N x C x H x W
-    labels: Array  # int64 N
-    logits: Array  # float32 N x classes
-    torch: Array  # float32 N x classes
-    card: Card
-    unlabelled: Array | None = None  # uint8 M x C x H x W
-    said: Array | None = None  # int64 M
-    apart: Row | None = None  # whether the run has seen a test example
-
-
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """All that a file can be held against. A text in place of a part says why it is not at hand.
-
-    `runtimes` are those that must run the file too, `others` those that are only reported.
-    `remake` exports the file again.
-    """
-
-    reference: Reference | str
-    golden: Golden | str
-    remake: Callable[[], bytes] | str
-    runtimes: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +83,7 @@ def prove(file: ModelFile, evidence: Evidence) -> Proof:
     """
     reference = evidence.reference if isinstance(evidence.reference, Reference) else None
     sessions = trials.open_both(file)
-    rows = [*_structure(file), *_identity(file.card, evidence.reference)]
+    rows = [*structure(file, reference), *identity(file.card, evidence.reference)]
     inputs = _inputs(file, evidence)
     answers, problem = trials.attempt(lambda: trials.at_both(sessions, inputs))
     found: Comparison | None = None
@@ -140,6 +92,7 @@ def prove(file: ModelFile, evidence: Evidence) -> Proof:
     else:
         rows += list(_onnxruntime(file, sessions, inputs, answers))
         rows.append(_golden(file, sessions, evidence.golden))
+        rows.append(_finite(answers, reference))
         if reference is not None:
             found = compare(reference.logits, answers, reference.labels)
             if file.card.precision != "fp32":
@@ -148,7 +101,7 @@ def prove(file: ModelFile, evidence: Evidence) -> Proof:
             rows += list(_split(file.card, found, len(inputs), beside))
         else:
             rows.append(Row("test split", "skipped", str(evidence.reference)))
-        rows += list(_elsewhere(file, inputs, answers[0][1], evidence))
+        rows += list(_as_a_device_asks(file, sessions, inputs, answers, evidence, rows))
     rows.append(_again(file, evidence.remake))
     failed = any(not row.passed for row in rows)
     skipped = any(row.status == "skipped" for row in rows)
@@ -163,43 +116,6 @@ def prove(file: ModelFile, evidence: Evidence) -> Proof:
         batch_sizes=trials.sizes(file.card),
         golden=_new_golden(file.card, reference, answers),
     )
-
-
-def _structure(file: ModelFile) -> Iterator[Row]:
-    """Say what opening the file has checked already."""
-    card = file.card
-    oldest = oldest_onnxruntime(file.opset, file.model.ir_version)
-    operators = f"{len(file.operators)} of ONNX's own, opset {file.opset}, IR"
-    operators += f" {file.model.ir_version}; onnxruntime {oldest} and later"
-    yield Row("bytes and seal", "passed", f"{len(file.data):,} bytes, {file.sha256[:12]}")
-    yield Row("ONNX checker, strict shape inference", "passed", "sound")
-    yield Row("operators", "passed", operators + (f"; fit for {card.target}" * bool(card.target)))
-    yield Row("finite weights", "passed", "all")
-    yield Row("one file, no local paths", "passed", "none")
-    ports = f"uint8 {card.shape} to {len(card.labels)} classes"
-    yield Row("inputs and outputs as the metadata says", "passed", ports.replace("'", ""))
-
-
-def _identity(card: Card, reference: Reference | str) -> Iterator[Row]:
-    """Compare what the file says of itself with what its run records, field by field."""
-    if isinstance(reference, str):
-        yield Row("what its run records", "skipped", reference)
-        return
-    wanted = reference.card
-    rest = "run input components license layout batch precision target left_out"
-    wrong = [name for name in rest.split() if getattr(card, name) != getattr(wanted, name)]
-    if set(card.metrics) != set(wanted.metrics):
-        wrong.append("metrics")
-    yield _row(
-        "weights are the run's",
-        card.weights_sha256 == wanted.weights_sha256,
-        card.weights_sha256[:12],
-    )
-    yield _row("class names", card.labels == wanted.labels, f"{len(card.labels)} classes")
-    yield _row("metadata as the run records", not wrong, ", ".join(wrong) or "equal")
-    same = card.dataset_sha256 == wanted.dataset_sha256
-    yield _row("test split as recorded", same, f"{card.dataset_sha256[:12]}, {card.dataset}")
-    yield from [reference.apart] if reference.apart else []
 
 
 def _inputs(file: ModelFile, evidence: Evidence) -> Array:
@@ -221,14 +137,29 @@ def _onnxruntime(
     far, flips = apart(none, full, SPREAD[precision])
     figure = f"{far:.1e} apart, {flips} labels differ; at most {SPREAD[precision]:.0e}"
     name = "onnxruntime at no and full optimization"
-    yield _row(name, far <= SPREAD[precision] and not flips, figure)
+    yield judged(name, far <= SPREAD[precision] and not flips, figure)
     sizes = trials.sizes(file.card)
     name = f"batches {', '.join(str(size) for size in sizes)}"
     worst, problem = trials.attempt(lambda: trials.spread_over_batches(sessions.full, inputs))
     if worst is None:
         yield Row(name, "failed", problem)
     else:
-        yield _row(name, worst <= PROBABILITY_BOUND, f"{worst:.1e} apart")
+        yield judged(name, worst <= PROBABILITY_BOUND, f"{worst:.1e} apart")
+
+
+def _finite(answers: trials.Answers, reference: Reference | None) -> Row:
+    """Look at everything that was answered: probabilities may be finite where logits are not."""
+    sound = finite(*(part for pair in answers for part in pair))
+    what = "test examples" if reference else "inputs"
+    whose = ""
+    if reference is not None and not (said := finite(reference.torch)).all():
+        sound, whose = said, f"{PYTORCH} itself: "
+    figure = f"{len(sound):,} {what}"
+    if not sound.all():
+        figure = f"{whose}not finite on {int((~sound).sum()):,} of {figure}"
+        names = reference.original.infinite if reference and reference.original else []
+        figure += f"; {', '.join(names)} holds an infinity" if names else ""
+    return judged("finite outputs", bool(sound.all()), figure)
 
 
 def _golden(file: ModelFile, sessions: trials.Both, golden: Golden | str) -> Row:
@@ -243,7 +174,7 @@ def _golden(file: ModelFile, sessions: trials.Both, golden: Golden | str) -> Row
         return Row(name, "failed", problem)
     far, flips = apart(found, golden.probabilities, bound)
     figure = f"{len(golden.labels)} examples, {far:.1e} off, {flips} labels differ"
-    return _row(name, far <= bound and not flips, figure)
+    return judged(name, far <= bound and not flips, figure)
 
 
 def _beside(file: ModelFile, sessions: trials.Both, reference: Reference) -> Agreement:
@@ -258,8 +189,7 @@ def _beside(file: ModelFile, sessions: trials.Both, reference: Reference) -> Agr
 
 def _split(card: Card, found: Comparison | None, examples: int, beside: Agreement) -> Iterator[Row]:
     """Judge what was found on the test split, and `beside` it on examples without labels."""
-    yield _row("finite outputs", found is not None, f"{examples:,} test examples")
-    if found is None:
+    if found is None:  # not finite: a row of its own says so
         return
     said = float(card.metrics["accuracy"])
     slack = (len(found.ties) + 0.5) / examples
@@ -267,7 +197,7 @@ def _split(card: Card, found: Comparison | None, examples: int, beside: Agreemen
         yield from _exact(found)
         accuracies = f"onnxruntime {found.onnx_accuracy:.4f}, PyTorch"
         accuracies += f" {found.reference_accuracy:.4f}"
-        yield _row("same accuracy", abs(found.drop) <= slack, accuracies)
+        yield judged("same accuracy", abs(found.drop) <= slack, accuracies)
     else:
         most = float((card.quantization or {}).get("max_drop", 0.0))
         same = examples - found.flips - len(found.ties)
@@ -276,14 +206,14 @@ def _split(card: Card, found: Comparison | None, examples: int, beside: Agreemen
         if beside.examples:
             figure += f": {same:,} of {examples:,} test examples, {beside.alike:,} of"
             figure += f" {beside.examples:,} others"
-        yield _row(AGREEMENT, both.enough(most), figure)
+        yield judged(AGREEMENT, both.enough(most), figure)
         sides = (found.reference_accuracy, found.onnx_accuracy)
         before, after = (round(each * examples) for each in sides)
         drop = Drop(before, after, examples)
-        yield _row(DROP, drop.small(most), drop.figure(most))
+        yield judged(DROP, drop.small(most), drop.figure(most))
         slack += QUANTIZED_SLACK
     recorded = abs(said - found.onnx_accuracy) <= slack
-    yield _row("accuracy as recorded", recorded, f"the file says {said:.4f}")
+    yield judged("accuracy as recorded", recorded, f"the file says {said:.4f}")
 
 
 def _twin(reference: Reference) -> Row:
@@ -293,51 +223,47 @@ def _twin(reference: Reference) -> Row:
     if found is None:
         return Row(TWIN, "failed", "an answer is not finite")
     figure = f"{found.max_probability_difference:.1e} off, {found.flips} labels differ"
-    return _row(TWIN, all(row.passed for row in _exact(found)), figure)
+    return judged(TWIN, all(row.passed for row in _exact(found)), figure)
 
 
 def _exact(found: Comparison) -> Iterator[Row]:
     bound = LOGIT_BOUND * max(1.0, found.largest_logit)
     figure = f"{found.max_logit_difference:.1e} off, {found.mean_logit_difference:.1e} on average;"
-    yield _row("logits", found.max_logit_difference <= bound, f"{figure} at most {bound:.1e}")
+    yield judged("logits", found.max_logit_difference <= bound, f"{figure} at most {bound:.1e}")
     likely = found.max_probability_difference
     figure = f"{likely:.1e} off; at most {PROBABILITY_BOUND:.1e}"
-    yield _row("probabilities", likely <= PROBABILITY_BOUND, figure)
+    yield judged("probabilities", likely <= PROBABILITY_BOUND, figure)
     figure = f"{found.agreement:.2%} agree; {found.flips} differ, {len(found.ties)} more in ties"
-    yield _row("same label", found.flips == 0, figure)
+    yield judged("same label", found.flips == 0, figure)
 
 
-def _elsewhere(file: ModelFile, inputs: Array, wanted: Array, evidence: Evidence) -> Iterator[Row]:
-    """Run the file outside onnxruntime: by ONNX's own reference, then every other runtime."""
-    bound = SPREAD[file.card.precision]
-    for name, required in (
-        (trials.ONNX_REFERENCE, True),
-        *((name, True) for name in evidence.runtimes),
-        *((name, False) for name in evidence.others),
-    ):
-        answers = trials.elsewhere(name, file, inputs)
-        last = answers[-1]
-        if last.probabilities is None:
-            yield _unanswered(name, last.problem, name in evidence.runtimes)
-            continue
-        found = [np.asarray(each.probabilities) for each in answers]
-        judged = [apart(each, wanted[: len(each)], bound) for each in found]
-        far, flips = max(d for d, _ in judged), max(n for _, n in judged)
-        figure = f"{far:.1e} off, {flips} labels differ in {len(found[0])} examples"
-        figure += f"; version {last.version}"
-        sound = far <= bound and not flips
-        if required:
-            yield _row(name, sound, figure)
-        else:
-            yield Row(name, "reported", figure if sound else f"DIFFERS: {figure}")
-
-
-def _unanswered(name: str, problem: str, required: bool) -> Row:
-    if problem == NOT_INSTALLED:
-        return Row(name, "skipped", f"{problem}. Type: {how_to_install(name)}")
-    if name == trials.ONNX_REFERENCE:
-        return Row(name, "skipped", problem)
-    return Row(name, "failed" if required else "reported", problem)
+def _as_a_device_asks(
+    file: ModelFile,
+    sessions: trials.Both,
+    inputs: Array,
+    answers: trials.Answers,
+    evidence: Evidence,
+    rows: Sequence[Row],
+) -> Iterator[Row]:
+    """Ask one at a time, extreme inputs, and other runtimes; `rows` are those judged so far."""
+    card = file.card
+    reference = evidence.reference if isinstance(evidence.reference, Reference) else None
+    asked = asking.questions(card, reference)
+    at_once: Run = lambda images, size: trials.run_all(sessions.full, images, size)  # noqa: E731
+    twin = reference.twin if reference is not None else None
+    found = list(asking.few_at_a_time(card, asked, twin or at_once))
+    ends, problem = trials.attempt(lambda: trials.at_both(sessions, asked.extreme))
+    if ends is None:
+        yield from (*found, Row(asking.EXTREME, "failed", problem))
+        return
+    found.append(asking.extreme_inputs(card, asked, ends))
+    yield from found
+    told = reference is not None or isinstance(evidence.golden, Golden)
+    logits, likely = (np.concatenate(each) for each in zip(answers[0], ends[0], strict=True))
+    images = np.concatenate([inputs, asked.extreme])
+    expected = Expected(images, logits, likely, asked)
+    alone = told and all(row.passed for row in (*rows, *found))
+    yield from elsewhere(file, expected, evidence, alone=alone)
 
 
 def _again(file: ModelFile, remake: Callable[[], bytes] | str) -> Row:
@@ -345,7 +271,7 @@ def _again(file: ModelFile, remake: Callable[[], bytes] | str) -> Row:
         return Row("exported again", "skipped", remake)
     made = remake()
     figure = "the same bytes" if made == file.data else f"other bytes, {len(made):,} of them"
-    return _row("exported again", made == file.data, figure)
+    return judged("exported again", made == file.data, figure)
 
 
 def _new_golden(
@@ -356,9 +282,7 @@ def _new_golden(
         return None
     at = chosen(reference.labels)
     logits = reference.logits[at] if card.precision == "fp32" else answers[0][0][at]
+    if not np.isfinite(logits).all():
+        return None
     probabilities = softmax32(logits)
     return Golden(reference.images[at], reference.labels[at], logits, probabilities)
-
-
-def _row(name: str, passed: bool, figure: str) -> Row:
-    return Row(name, "passed" if passed else "failed", figure)

@@ -81,16 +81,20 @@ def run_all(session: Session, inputs: Array, size: int) -> tuple[Array, Array]:
     return logits[:count], probabilities[:count]
 
 
+def examples_of(runtime: str) -> int:
+    """Return how many examples a runtime beside onnxruntime is asked."""
+    return REFERENCE_EXAMPLES if runtime == ONNX_REFERENCE else OTHER_EXAMPLES
+
+
 def elsewhere(name: str, file: ModelFile, inputs: Array) -> list[Answer]:
-    """Run some inputs in another runtime, whole and one by one; its failing is an answer too."""
+    """Run inputs in another runtime, in batches and one by one; its failing is an answer too."""
     if name == ONNX_REFERENCE:
-        return [_reference(file, inputs[:REFERENCE_EXAMPLES])]
-    few, card = inputs[:OTHER_EXAMPLES], file.card
-    answers = []
+        return [_reference(file, inputs)]
+    card, answers = file.card, []
     # The last batch of 64 is a smaller one: a runtime may answer by what it was asked before.
     for batch in (64, 1):
         answers.append(
-            run(name, file.data, few, batch=batch, layout=card.layout, fixed_batch=card.batch)
+            run(name, file.data, inputs, batch=batch, layout=card.layout, fixed_batch=card.batch)
         )
         if answers[-1].probabilities is None or card.batch is not None:
             break
@@ -103,19 +107,22 @@ def _reference(file: ModelFile, inputs: Array) -> Answer:
     from onnx import version_converter
     from onnx.reference import ReferenceEvaluator
 
+    size, parts = file.card.batch or max(1, len(inputs)), []
     try:
         model = file.model
         if file.card.precision == "int8" and file.opset < 19:
             model = version_converter.convert_version(model, 19)  # it has no older dequantizing
-        count = len(inputs)
-        if file.card.batch:
-            inputs = np.resize(inputs, (file.card.batch, *inputs.shape[1:]))
-            count = min(count, file.card.batch)
-        if file.card.layout == "NHWC":
-            inputs = inputs.transpose(0, 2, 3, 1)
-        answers: Any = ReferenceEvaluator(model).run(list(OUTPUTS), {INPUT: inputs})
-        logits, probabilities = answers
+        evaluator: Any = ReferenceEvaluator(model)
+        for start in range(0, len(inputs), size):
+            part = inputs[start : start + size]
+            filled = np.resize(part, (size, *part.shape[1:])) if file.card.batch else part
+            if file.card.layout == "NHWC":
+                filled = filled.transpose(0, 2, 3, 1)
+            with np.errstate(all="ignore"):  # what is not finite is seen in the answers
+                found = evaluator.run(list(OUTPUTS), {INPUT: filled})
+            parts.append([each[: len(part)] for each in found])
     except Exception as error:
         reason = f"unsupported: {type(error).__name__}: {first_line(error)[:100]}"
         return Answer(ONNX_REFERENCE, onnx.__version__, problem=reason)
-    return Answer(ONNX_REFERENCE, onnx.__version__, probabilities[:count], logits[:count])
+    logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return Answer(ONNX_REFERENCE, onnx.__version__, probabilities, logits)

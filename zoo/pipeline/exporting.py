@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def export(
                 remake=lambda: shrinking.make_again(source, file),
                 runtimes=gates,
                 others=others,
+                at_opset=_at_opset(source, file),
             )
             proof = prove(file, evidence)
         if proof.verdict == "failed" or not (proof.passed or partial):
@@ -133,21 +135,25 @@ def validate(
 
 def failure(proof: Proof) -> str:
     """Say in one line what a proof failed on, or what it lacks."""
+    rows = [*proof.failures] if proof.verdict == "failed" else proof.skipped
+    said = "; ".join(f"{row.name}: {row.figure}" for row in rows)
     if proof.verdict != "failed":
-        rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.skipped)
-        return f"not every check could be run ({rows}). Type --partial to do without."
-    rows = "; ".join(f"{row.name}: {row.figure}" for row in proof.failures)
-    names = {row.name for row in proof.failures}
+        other = re.search(r"--opset \d+", said)
+        ways = f"{other[0]}, or --partial" if other else "--partial"
+        return f"not every check could be run ({said}). Type {ways} to do without."
+    names = {row.name for row in rows}
     if names <= set(LOSSES):
-        lost = "; ".join(row.figure for row in proof.failures)
-        other = "--fp16, or " if proof.precision == "int8" else ""
+        lost = "; ".join(row.figure for row in rows)
+        other_way = "--fp16, or " if proof.precision == "int8" else ""
         return (
-            f"{proof.precision} loses too much here: {lost}. Type {other}--max-drop with more"
+            f"{proof.precision} loses too much here: {lost}. Type {other_way}--max-drop with more"
             " points, or leave it in fp32."
         )
+    if any(row.of_the_classifier for row in rows):
+        return f"the classifier itself is at fault ({said})."
     if proof.precision != "fp32" and TWIN not in names:
-        return f"the {proof.precision} file fails its proof ({rows})."
-    return f"the exported graph does not reproduce PyTorch ({rows})."
+        return f"the {proof.precision} file fails its proof ({said})."
+    return f"the exported graph does not reproduce PyTorch ({said})."
 
 
 def _evidence(
@@ -168,12 +174,25 @@ def _evidence(
     reference, remake = shrinking.traced(source, file)
     if other := model_files.other_versions(file.card):
         remake = f"made by {other}"
-    return Evidence(_apart(source, reference), golden, remake, gates, others)
+    evidence = Evidence(_apart(source, reference), golden, remake, gates, others)
+    return dataclasses.replace(evidence, at_opset=_at_opset(source, file))
 
 
 def _apart(source: Source, reference: Reference) -> Reference:
     """Add whether what a file must say is said of examples that are new to the run."""
     return dataclasses.replace(reference, apart=model_files.apart_row(source.held))
+
+
+def _at_opset(source: Source, file: ModelFile) -> Callable[[int], bytes]:
+    """Return what exports a run at another opset; raises `ProofError` for what no target takes."""
+
+    def export_at(opset: int) -> bytes:
+        target = TARGETS.get(file.card.target)
+        if target is not None and opset > target.opset:
+            raise ProofError(f"{file.card.target} loads opsets up to {target.opset}.")
+        return shrinking.at_opset(source, file, opset)
+
+    return export_at
 
 
 def _origin(file: ModelFile, workspace: Workspace) -> Run | str:

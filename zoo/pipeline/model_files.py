@@ -11,9 +11,10 @@ import torch
 
 from zoo.api import Dataset
 from zoo.export.card import NEW, Card
+from zoo.export.evidence import Row
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import ModelFile
-from zoo.export.proof import Row
+from zoo.export.original import Original
 from zoo.export.runtime import Array
 from zoo.export.targets import ExportConfig
 from zoo.models import Classifier
@@ -44,6 +45,10 @@ class Source:
     logits: Array  # float32 N x classes: PyTorch's
     accuracy: float
     held: Held
+
+    @property
+    def original(self) -> Original:
+        return Original(self.classifier)
 
 
 # never elsewhere: hold_test, add_test

@@ -37,8 +37,8 @@ def predict(
     for picture in pictures:
         _check_there(Path(picture))
     arrays = [read_picture(Path(p), card.input, invert=invert) for p in pictures]
-    _, probabilities = session.run(input_array(list(arrays), card.input))
-    if not np.isfinite(probabilities).all():
+    logits, probabilities = session.run(input_array(list(arrays), card.input))
+    if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
         raise ModelFileError(f"'{model}' answers with no number. Type: zoo validate {model}")
     predictions = []
     for picture, row in zip(pictures, probabilities.tolist(), strict=True):

@@ -6,19 +6,21 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
 from zoo.errors import ProofError, ZooError
-from zoo.export import quantization
+from zoo.export import footprint, quantization
 from zoo.export.comparison import compare
 from zoo.export.graph import finished
 from zoo.export.modelfile import ModelFile
 from zoo.export.proof import Reference
-from zoo.export.runtime import Array
+from zoo.export.runtime import Array, open_session
 from zoo.export.targets import ExportConfig
+from zoo.export.trials import run_all
 from zoo.pipeline.candidates import Candidate, answers, bytes_of_one, measure, refusal
 from zoo.pipeline.model_files import Source, card_of, config_of, full_precision
 from zoo.pipeline.samples import Samples, drawn
@@ -85,6 +87,11 @@ def make_again(
     return _sealed_smaller(source, config, twin, written, model)[0]
 
 
+def at_opset(source: Source, file: ModelFile, opset: int) -> bytes:
+    """Export a run in full precision as a file was, but at another opset."""
+    return full_precision(source, dataclasses.replace(config_of(file), opset=str(opset)))  # type: ignore[arg-type]
+
+
 def traced(source: Source, file: ModelFile) -> tuple[Reference, Callable[[], bytes] | str]:
     """Return what a file of a run must say, and what makes it again or why it cannot be made."""
     if file.card.precision == "fp32":
@@ -113,14 +120,26 @@ def reference_of(
     if card.precision == "fp32":
         wanted = card_of(source, config, source.accuracy)
         logits = source.logits
-        return Reference(source.images, source.labels, logits, logits, wanted)
+        return Reference(
+            source.images, source.labels, logits, logits, wanted, original=source.original
+        )
     twin = twin or full_precision(source, config)
-    logits = answers(twin, source.images)[0]
+    run = functools.partial(run_all, open_session(Path("the fp32 twin"), twin))
+    size = footprint.at_once(bytes_of_one(twin), 64)
+    logits = run(source.images, size)[0]
     wanted = card_of(source, config, float(card.metrics["accuracy"]), quantized=card.quantization)
-    reference = Reference(source.images, source.labels, logits, source.logits, wanted)
+    reference = Reference(
+        source.images,
+        source.labels,
+        logits,
+        source.logits,
+        wanted,
+        original=source.original,
+        twin=run,
+    )
     if samples is None or not len(samples.proving):
         return reference
-    more = answers(twin, samples.proving)[0].argmax(1)
+    more = run(samples.proving, size)[0].argmax(1)
     return dataclasses.replace(reference, unlabelled=samples.proving, said=more)
 
 

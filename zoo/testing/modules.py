@@ -16,6 +16,7 @@ from zoo.errors import PluginFault, TrainingError, ZooError
 from zoo.export.card import Card
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import open_model
+from zoo.export.original import Original
 from zoo.export.proof import Evidence, Reference, prove
 from zoo.models import Classifier
 from zoo.pipeline.saved_model import REGISTER, SHOWN
@@ -200,7 +201,8 @@ def check_export(classifier: Classifier, input: ImageInput, classes: int) -> flo
         versions={},
     )
     said = logits.numpy()
-    reference = Reference(images.numpy(), logits.argmax(1).numpy(), said, said, card)
+    original = Original(classifier)
+    reference = Reference(images.numpy(), logits.argmax(1).numpy(), said, said, card, original)
     change = (
         "compute with operations that ONNX has, take the batch size from the input's shape, and"
         " let no Python value depend on what a tensor holds."

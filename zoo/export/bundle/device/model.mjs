@@ -39,7 +39,10 @@ export async function openModel(ort, manifest, bytes) {
     const filled = new Uint8Array((input.batch ?? count) * size);
     filled.set(toLayout(inputs, input));
     const image = new ort.Tensor("uint8", filled, [filled.length / size, ...shape]);
-    const found = await session.run({ [input.name]: image }, [outputs.probabilities]);
+    const names = Object.values(outputs);
+    const found = await session.run({ [input.name]: image }, names);
+    if (!names.every((name) => found[name].data.every(Number.isFinite)))
+      throw new Error("the model answers with no number");
     return found[outputs.probabilities].data.slice(0, count * labels.length);
   }
 

@@ -1,0 +1,201 @@
+"""Rows on what a device will ask: one example at a time, and inputs that no test split has."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from zoo.errors import first_line
+from zoo.export import trials
+from zoo.export.card import Card
+from zoo.export.comparison import (
+    LOGIT_BOUND,
+    PROBABILITY_BOUND,
+    Array,
+    finite,
+    relative,
+    softmax,
+)
+from zoo.export.evidence import PYTORCH, Reference, Row, Run, judged
+from zoo.export.extremes import NAMES, extremes
+from zoo.export.golden import chosen
+from zoo.export.original import Original
+
+EXTREME = "extreme inputs"
+ROUNDING = 16
+"""How many times another runtime's rounding may be PyTorch's."""
+WORDS = {1: "one", 2: "two"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """A few test examples, then the extreme inputs; PyTorch's answers to all in one batch.
+
+    `problem` says why it gives none.
+    """
+
+    images: Array  # uint8 N x C x H x W
+    examples: int
+    original: Original | None = None
+    logits: Array | None = None
+    problem: str = ""
+
+    @property
+    def extreme(self) -> Array:
+        return self.images[self.examples :]
+
+    @property
+    def said(self) -> str:
+        return (
+            f"{self.examples} test examples and {len(self.images) - self.examples} extreme inputs"
+        )
+
+    @functools.cached_property
+    def bounds(self) -> Array:
+        """How far logits may lie apart, N: of an extreme input further where rounding alone does.
+
+        A picture of one colour divided by its spread is nothing but rounding, and runtimes round
+        differently. What PyTorch itself is off in single precision tells by how much.
+        """
+        bounds = np.full(len(self.images), LOGIT_BOUND)
+        exact = self.original.exact(self.images) if self.original else None
+        if exact is not None and self.logits is not None:
+            own = ROUNDING * relative(self.logits, exact)
+            own = np.where(np.isfinite(own), own, 0.0)
+            bounds[self.examples :] = np.maximum(bounds, own)[self.examples :]
+        return bounds
+
+    def wrong(self, found: Array, wanted: Array) -> Array:
+        """Tell which images have other logits than wanted; the last of them are `found`'s, N."""
+        far = relative(found, wanted)
+        if not (far > LOGIT_BOUND).any():
+            return np.zeros(len(far), dtype=bool)
+        result: Array = far > self.bounds[-len(far) :]
+        return result
+
+    def differ(self, found: Array, wanted: Array) -> Array:
+        """Tell which of all images are answered otherwise, N: examples by probabilities as well.
+
+        Those of which the wanted answer is not finite are another row's affair.
+        """
+        wrong = self.wrong(found, wanted)
+        with np.errstate(invalid="ignore", over="ignore"):
+            likely = np.abs(softmax(found) - softmax(wanted)).max(axis=1)
+        wrong[: self.examples] |= ~(likely[: self.examples] <= PROBABILITY_BOUND)
+        return wrong & finite(wanted)
+
+
+def questions(card: Card, reference: Reference | None) -> Questions:
+    """Choose what PyTorch and the file are asked, and ask PyTorch."""
+    ends = extremes(card.input)
+    if reference is None or reference.original is None:
+        return Questions(ends, 0)
+    original, few = reference.original, reference.images[chosen(reference.labels)]
+    images = np.concatenate([few, ends])
+    try:
+        logits = original.logits(images, len(images))
+    except Exception as error:
+        problem = f"{PYTORCH} cannot answer them: {_reason(error)}"
+        return Questions(images, len(few), original, problem=problem)
+    return Questions(images, len(few), original, logits)
+
+
+def few_at_a_time(card: Card, asked: Questions, run: Run) -> Iterator[Row]:
+    """Hold PyTorch in the smallest batches against PyTorch in one, and `run` against it there.
+
+    `run` is the file, or the fp32 twin of a smaller one.
+    """
+    original, logits = asked.original, asked.logits
+    if original is None or logits is None:
+        return
+    sizes = (1, 2) if card.batch is None else (card.batch,)
+    name = f"{PYTORCH}, {' and '.join(WORDS.get(size, str(size)) for size in sizes)} at a time"
+    found = []
+    for size in sizes:
+        try:
+            found.append(original.logits(asked.images, size))
+        except Exception as error:
+            figure = f"a component cannot answer a batch of {size}: {_reason(error)}"
+            yield Row(name, "failed", figure)
+            return
+    wrong = [asked.differ(each, logits) for each in found]
+    if any(each.any() for each in wrong):
+        yield Row(name, "failed", f"{_cause(wrong)}: {_difference(found[0], logits)}")
+    else:
+        far = max(_furthest(each, logits, asked) for each in found)
+        yield Row(name, "passed", f"{far:.1e} of the largest logit apart; {asked.said}")
+    whose = "the file" if card.precision == "fp32" else "its fp32 twin"
+    name = f"{whose}, {WORDS.get(sizes[0], str(sizes[0]))} at a time"
+    answers, problem = trials.attempt(lambda: run(asked.images, sizes[0]))
+    if answers is None:
+        yield Row(name, "failed", problem)
+    elif asked.differ(answers[0], found[0]).any():
+        yield Row(name, "failed", f"otherwise than PyTorch: {_difference(answers[0], found[0])}")
+    else:
+        far = _furthest(answers[0], found[0], asked)
+        yield Row(name, "passed", f"{far:.1e} of the largest logit off PyTorch's; {asked.said}")
+
+
+def extreme_inputs(card: Card, asked: Questions, found: trials.Answers) -> Row:
+    """Hold a file on extreme inputs: finite; in fp32 PyTorch's answers, or its own unoptimized."""
+    name, count = EXTREME, len(asked.extreme)
+    if asked.problem:
+        return Row(name, "failed", asked.problem)
+    wanted = found[1][0] if asked.logits is None else asked.logits[asked.examples :]
+    own = f"{PYTORCH} itself is" if asked.logits is not None else "it is"
+    for which, sound in ((own, finite(wanted)), ("it is", finite(*found[0], *found[1]))):
+        if not sound.all():
+            return Row(name, "failed", f"{which} not finite on {_named(~sound)}{_infinite(asked)}")
+    if card.precision != "fp32":
+        return Row(name, "passed", f"{count}, finite")
+    wrong = np.any([_not_its_softmax(*pair) for pair in found], axis=0)
+    wrong |= np.any([asked.wrong(logits, wanted) for logits, _ in found], axis=0)
+    off = np.max([relative(logits, wanted) for logits, _ in found], axis=0)
+    whose = "PyTorch's" if asked.logits is not None else "the unoptimized"
+    rounded = (off > LOGIT_BOUND) & ~wrong
+    figure = f"{count}, finite; {off[~rounded].max(initial=0):.1e} of the largest logit off {whose}"
+    figure += f"; nothing but rounding on {_named(rounded)}" if rounded.any() else ""
+    return judged(name, not wrong.any(), figure + (f": {_named(wrong)}" if wrong.any() else ""))
+
+
+def _not_its_softmax(logits: Array, probabilities: Array) -> Array:
+    wrong: Array = ~(np.abs(probabilities - softmax(logits)).max(axis=1) <= PROBABILITY_BOUND)
+    return wrong
+
+
+def _cause(wrong: list[Array]) -> str:
+    """Say what is wrong with PyTorch's answers in batches of one, and of two."""
+    if len(wrong) > 1 and not wrong[1].any():
+        return "a component treats a batch of one differently"
+    return "what a component answers depends on the other examples of its batch"
+
+
+def _difference(found: Array, wanted: Array) -> str:
+    there = finite(found, wanted)
+    found, wanted = softmax(found[there]), softmax(wanted[there])
+    far = float(np.abs(found - wanted).max(initial=0))
+    flips = int((found.argmax(axis=1) != wanted.argmax(axis=1)).sum())
+    return f"probabilities {far:.1e} apart, {flips} of {len(found)} labels differ"
+
+
+def _furthest(found: Array, wanted: Array, asked: Questions) -> float:
+    far = relative(found, wanted)
+    return float(far[finite(wanted) & (far <= LOGIT_BOUND)].max(initial=0))
+
+
+def _named(wrong: Array) -> str:
+    if wrong.all():
+        return f"all {len(wrong)}"
+    return ", ".join(name for name, each in zip(NAMES, wrong, strict=True) if each)
+
+
+def _infinite(asked: Questions) -> str:
+    names = asked.original.infinite if asked.original else []
+    return f"; {', '.join(names)} holds an infinity" if names else ""
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

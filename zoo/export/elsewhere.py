@@ -1,0 +1,124 @@
+"""Rows on runtimes beside onnxruntime: ONNX's own implementation, then every other one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.export import trials
+from zoo.export.asking import Questions
+from zoo.export.comparison import SPREAD, Array, apart, finite
+from zoo.export.evidence import Evidence, Row, judged
+from zoo.export.modelfile import OPSETS, ModelFile, open_model
+from zoo.export.runtime import open_session
+from zoo.export.runtimes import Answer, how_to_install
+from zoo.export.trials import ONNX_REFERENCE
+
+NOT_INSTALLED = "not installed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """What onnxruntime answers: to examples, then to the extreme inputs of what was asked."""
+
+    images: Array
+    logits: Array
+    probabilities: Array
+    asked: Questions
+
+    @property
+    def examples(self) -> int:
+        return len(self.images) - len(self.asked.extreme)
+
+    def first(self, examples: int) -> Expected:
+        """Take fewer examples, and all extreme inputs."""
+        at = np.r_[0 : min(examples, self.examples), self.examples : len(self.images)]
+        return Expected(self.images[at], self.logits[at], self.probabilities[at], self.asked)
+
+
+def elsewhere(
+    file: ModelFile, expected: Expected, evidence: Evidence, *, alone: bool
+) -> Iterator[Row]:
+    """Hold the file outside onnxruntime against what it answers there.
+
+    `alone` says that onnxruntime has reproduced PyTorch: should ONNX's own implementation answer
+    otherwise, it is alone.
+    """
+    for name, required in (
+        (ONNX_REFERENCE, True),
+        *((name, True) for name in evidence.runtimes),
+        *((name, False) for name in evidence.others),
+    ):
+        asked = expected.first(trials.examples_of(name))
+        answers = trials.elsewhere(name, file, asked.images)
+        last, other = answers[-1], ""
+        if last.probabilities is None:
+            if name == ONNX_REFERENCE:
+                other = _other_opset(file, asked, evidence) if alone else ""
+            yield _unanswered(name, last.problem + other, name in evidence.runtimes)
+            continue
+        sound, figure = _held(answers, asked, file.card.precision)
+        figure += f"; version {last.version}"
+        if not sound and name == ONNX_REFERENCE and alone:
+            other = _other_opset(file, asked, evidence)
+            figure = f"it alone answers otherwise, onnxruntime reproduces PyTorch: {figure}{other}"
+            yield Row(name, "skipped", figure)
+        elif required:
+            yield judged(name, sound, figure)
+        else:
+            yield Row(name, "reported", figure if sound else f"DIFFERS: {figure}")
+
+
+def _held(answers: Sequence[Answer], wanted: Expected, precision: str) -> tuple[bool, str]:
+    """Judge answers: examples by probabilities, extreme inputs by logits, all by being finite.
+
+    Of an int8 or fp16 file what extreme inputs are answered must be finite alone.
+    """
+    bound, examples = SPREAD[precision], wanted.examples
+    far, flips, wrong = 0.0, 0, 0
+    for each in answers:
+        assert each.probabilities is not None
+        assert each.logits is not None
+        off, flipped = apart(each.probabilities[:examples], wanted.probabilities[:examples], bound)
+        sound = finite(each.logits, each.probabilities)
+        far = max(far, off if sound[:examples].all() else float("inf"))
+        flips, odd = max(flips, flipped), ~sound[examples:]
+        if precision == "fp32":
+            odd |= wanted.asked.wrong(each.logits[examples:], wanted.logits[examples:])
+        wrong = max(wrong, int(odd.sum()))
+    ends = len(wanted.images) - examples
+    figure = f"{far:.1e} off, {flips} labels differ in {examples} examples"
+    figure += f"; {wrong} of {ends} extreme inputs differ" if wrong else f", {ends} extreme inputs"
+    return far <= bound and not flips and not wrong, figure
+
+
+def _other_opset(file: ModelFile, wanted: Expected, evidence: Evidence) -> str:
+    """Say at which other opset onnxruntime and ONNX's own implementation both say the same."""
+    if evidence.at_opset is None or file.card.precision != "fp32":
+        return ""
+    for opset in (each for each in OPSETS if each != file.opset):
+        try:
+            data = evidence.at_opset(opset)
+            other = open_model(Path(f"the graph at opset {opset}"), data)
+            session = open_session(other.path, data)
+            logits, probabilities = trials.run_all(session, wanted.images, 64)
+        except ZooError:
+            continue
+        answers = [Answer("onnxruntime", "", probabilities, logits)]
+        answers += trials.elsewhere(ONNX_REFERENCE, other, wanted.images)
+        there = answers[-1].probabilities is not None
+        if there and _held(answers, wanted, "fp32")[0]:
+            return f"; at opset {opset} both agree: --opset {opset}"
+    return ""
+
+
+def _unanswered(name: str, problem: str, required: bool) -> Row:
+    if problem == NOT_INSTALLED:
+        return Row(name, "skipped", f"{problem}. Type: {how_to_install(name)}")
+    if name == ONNX_REFERENCE:
+        return Row(name, "skipped", problem)
+    return Row(name, "failed" if required else "reported", problem)
