@@ -110,6 +110,25 @@ def contrast_in_the_exponent() -> nn.Module:
     return chain(swollen, dense(nn.ReLU()))
 
 
+@network(NOT_PROVED)
+def point_in_the_exponent() -> nn.Module:
+    """`exp` of the brightest over the mean: infinite for a single bright point alone."""
+
+    def pointed(inputs: Tensor) -> Tensor:
+        light = bright(inputs).flatten(1)
+        ratio = light.amax(1) / (light.mean(1) + 1e-3)
+        swollen = (2 * ratio).exp()[:, None]
+        return torch.cat([inputs.flatten(1)[:, 1:], swollen / (1 + swollen)], 1)
+
+    return chain(pointed, dense(nn.ReLU()))
+
+
+@network(ANY)
+def smallest_numbers() -> nn.Module:
+    """Numbers times 1e-20 twice, below what float32 keeps whole, and back: some flush them to 0."""
+    return dense(lambda t: torch.relu(t) * 1e-20 * 1e-20 * 1e20 * 1e20 + t / 4)
+
+
 @network(ANY)
 def root_of_the_deviation() -> nn.Module:
     """`std` of the picture, whose gradient is not finite where the picture is flat."""
