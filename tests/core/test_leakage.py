@@ -480,7 +480,7 @@ def stopped(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, calls: int) -
     forward, count = Finetuning.forward, iter(range(10**6))
 
     def failing(self: Finetuning, *given: Any) -> Any:
-        if next(count) == calls:
+        if workspace.run is not None and next(count) == calls:  # it is tried before that
             raise KeyboardInterrupt
         return forward(self, *given)
 
