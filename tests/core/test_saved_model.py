@@ -86,8 +86,11 @@ def test_state_that_is_not_saved_is_named_before_training(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_drawn_and_not_saved_is_not_equal_by_luck(mine: Any) -> None:
-    """It was never trained; a build after the same seed would have the same."""
+def test_what_is_drawn_and_not_saved_is_not_equal_by_luck(
+    mine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It was never trained; a build after the same seed would have the same. Before, and after."""
+    from zoo.pipeline import finetuning
 
     class Projected(nn.Linear):
         def __init__(self) -> None:
@@ -98,6 +101,13 @@ def test_what_is_drawn_and_not_saved_is_not_equal_by_luck(mine: Any) -> None:
             return super().forward(inputs.flatten(1)) @ self.fixed
 
     mine.encoder = Projected
+    with pytest.raises(PluginFault) as caught:
+        mine.finetune()
+    assert str(caught.value) == MISSED.format("encoder.fixed (an attribute)")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(
+        finetuning, "tried", lambda task, again, input, parts, config, place: config
+    )
     with pytest.raises(PluginFault) as caught:
         mine.finetune()
     assert str(caught.value) == MISSED.format("encoder.fixed (an attribute)")

@@ -42,7 +42,7 @@ def tried(
     builds: list[Task] = []
 
     def another() -> Task:
-        builds.append(built_anew(again, config, place))
+        builds.append(built_anew(again, config, place, number=1))
         return builds[-1]
 
     batch, held = _zeros(task, input, max(1, min(2, config.batch_size // place.world)))
