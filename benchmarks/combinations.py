@@ -2,6 +2,7 @@
 
 python benchmarks/combinations.py                # all of them: six minutes
 python benchmarks/combinations.py --sample 8     # of these, drawn by a seed
+python benchmarks/combinations.py --write        # each as it is proved; typed again, it goes on
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 import onnx
@@ -89,9 +91,12 @@ def check(names: Names, workspace: Workspace, teacher: Path) -> float:
 @click.option("--sample", "count", type=click.IntRange(1, len(EVERY)), help="So many of them.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--write", is_flag=True, help="Write benchmarks/results/combinations.json.")
+@click.option("--write", is_flag=True, help="Add to benchmarks/results/combinations.json.")
 def main(count: int | None, seed: int, as_json: bool, write: bool) -> None:
-    found: dict[str, float] = {}
+    told: dict[str, Any] = {"machine": machine(), "proved": {}}
+    if write and RESULT.exists():
+        told["proved"] = json.loads(RESULT.read_text())["proved"]
+    found = told["proved"]
     with tempfile.TemporaryDirectory() as name, plainly():
         folder = Path(name)
         first = Workspace(runs=folder / "teacher")
@@ -99,13 +104,15 @@ def main(count: int | None, seed: int, as_json: bool, write: bool) -> None:
         made = pipeline.finetune(backbone=backbone, training=TRAINING, workspace=first)
         teacher = pipeline.export(made, workspace=first).model
         for names in EVERY if count is None else sample(count, seed):
-            workspace = Workspace(runs=folder / "runs" / "-".join(names))
-            found[" ".join(names)] = check(names, workspace, teacher)
+            title = " ".join(names)
+            if title in found:
+                continue
+            workspace = Workspace(runs=folder / "runs" / title)
+            found[title] = round(check(names, workspace, teacher), 3)
+            if write:
+                RESULT.write_text(json.dumps(told, indent=2) + "\n")
             if not as_json:
-                print(f"{' '.join(names)}: proved, accuracy {found[' '.join(names)]:.3f}")
-    told = {"machine": machine(), "proved": found}
-    if write:
-        RESULT.write_text(json.dumps(told, indent=2) + "\n")
+                print(f"{title}: proved, accuracy {found[title]:.3f}", flush=True)
     if as_json:
         print(json.dumps(told, indent=2))
         return

@@ -33,7 +33,13 @@ def test_the_sample_has_each_backbone_and_head(script: Any) -> None:
         assert {names[place] for names in SAMPLE} == {names[place] for names in script.EVERY}
 
 
-@pytest.mark.parametrize("names", SAMPLE, ids="-".join)
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(n, marks=pytest.mark.slow if i > 1 else [], id="-".join(n))
+        for i, n in enumerate(SAMPLE)
+    ],
+)
 def test_a_combination_ends_in_a_proved_file(
     names: tuple[str, ...], script: Any, workspace: Workspace, trained_once: Trained
 ) -> None:

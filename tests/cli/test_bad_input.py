@@ -319,7 +319,7 @@ def test_a_read_only_folder_is_told_in_one_line(trained: Any, tmp_path: Path) ->
     refused(result, 2, "cannot be written to")
 
 
-@pytest.mark.parametrize("moment", ["start", "training"])
+@pytest.mark.parametrize("moment", [pytest.param("start", marks=pytest.mark.slow), "training"])
 def test_ctrl_c_is_one_line_and_130(tmp_path: Path, moment: str) -> None:
     command = [sys.executable, "-m", "zoo", "pretrain", "mlp", "--epochs", "100000"]
     process = subprocess.Popen(
