@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import importlib
 import os
 import shutil
@@ -43,19 +41,6 @@ from zoo.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 Result = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def operators_read_once() -> None:
-    """Let torch read its table of ONNX functions once a process, not once an export.
-
-    That is half the time of exporting a small model, and the table is the same each time.
-    """
-    with contextlib.suppress(ImportError, AttributeError):  # torch's own affair, and it may change
-        from torch.onnx._internal.exporter import _registration
-
-        apis = _registration.onnxscript_apis
-        apis.get_torchlib_ops = functools.cache(apis.get_torchlib_ops)
 
 
 @pytest.fixture(scope="session")

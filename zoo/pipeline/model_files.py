@@ -13,6 +13,7 @@ import torch
 from zoo.api import Dataset
 from zoo.export.card import Card
 from zoo.export.graph import finished, to_graph
+from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile
 from zoo.export.original import Original
 from zoo.export.runtime import Array
@@ -47,14 +48,17 @@ class Source:
         return Original(self.classifier)
 
 
-def read(run: Run, workspace: Workspace, by: str) -> Source:
-    """Load a run's classifier and its test split; the reading is recorded."""
+def read(run: Run, workspace: Workspace, by: str, memory: int = MEMORY) -> Source:
+    """Load a run's classifier and its test split; the reading is recorded.
+
+    `memory` bounds, in bytes, what a batch may take. Raises `OutOfMemory`.
+    """
     classifier, data = load_classifier(run, workspace)
     check_test(run, data)
     reading = run.add_test(by)
     examples = load_test(run, data, workspace)
     assert examples.labels is not None
-    logits = outputs(classifier, examples.inputs)
+    logits = outputs(classifier, examples.inputs, memory=memory)
     accuracy = accuracy_of(logits, examples.labels)
     run.finish_test(reading, accuracy=accuracy, examples=len(examples))
     images = np.ascontiguousarray(examples.inputs.numpy())

@@ -117,7 +117,7 @@ def reference_of(source: Source, file: ModelFile, twin: bytes | None = None) -> 
             source.images, source.labels, logits, logits, wanted, original=source.original
         )
     twin = twin or full_precision(source, config)
-    run = functools.partial(run_all, open_session(Path("the fp32 twin"), twin))
+    run = functools.partial(_run, twin)
     logits = run(source.images, 64)[0]
     wanted = card_of(source, config, float(card.metrics["accuracy"]), quantized=card.quantization)
     return Reference(
@@ -129,6 +129,11 @@ def reference_of(source: Source, file: ModelFile, twin: bytes | None = None) -> 
         original=source.original,
         twin=run,
     )
+
+
+def _run(data: bytes, images: Array, size: int) -> tuple[Array, Array]:
+    """Run a file that is opened for it alone: an open one holds its weights."""
+    return run_all(open_session(Path("the fp32 twin"), data), images, size)
 
 
 def _variants(
