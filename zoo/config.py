@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,9 @@ REQUIRED: Any = object()
 """The default of an option that has none."""
 
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+UNITS = {"": 1, "b": 1}
+UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
+UNITS |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)}
 SUPPORTED = 'int, float, bool, str, Literal["…"], tuple[int, …] or one of these | None'
 
 
@@ -28,7 +32,7 @@ class Knob:
     """One option of a config dataclass: its type, default, bounds and help."""
 
     name: str
-    kind: type | str  # int, float, bool, str, "choice" or "ints"
+    kind: type | str  # int, float, bool, str, "choice", "ints" or "bytes"
     choices: tuple[str, ...] = ()
     optional: bool = False
     default: Any = REQUIRED
@@ -60,6 +64,8 @@ class Knob:
             words = "true or false"
         elif self.kind is str:
             words = "text"
+        elif self.kind == "bytes":
+            words = "a size (256MB, 2GB)"
         else:
             words = "a whole number" if self.kind is int else "a number"
         each = ", each" if self.kind == "ints" else ""
@@ -101,6 +107,8 @@ class Knob:
             return ",".join(str(number) for number in value)
         if isinstance(value, bool) and self.kind is bool:
             return "true" if value else "false"
+        if self.kind == "bytes" and isinstance(value, int):
+            return size_text(value)
         return repr(value) if self.kind is float else str(value)
 
     def _read(self, text: str) -> Any:
@@ -110,6 +118,8 @@ class Knob:
             return float(text)
         if self.kind == "ints":
             return tuple(int(part) for part in text.split(",")) if text.strip() else ()
+        if self.kind == "bytes":
+            return _read_size(text)
         if self.kind is bool:
             if text.strip().lower() not in _BOOLS:
                 raise ValueError
@@ -119,7 +129,7 @@ class Knob:
     def _own_type(self, value: Any) -> Any:
         if self.kind is bool:
             return _of(bool, value)
-        if self.kind is int:
+        if self.kind in (int, "bytes"):
             return _whole(value)
         if self.kind is float:
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -149,7 +159,25 @@ class Knob:
             return value
 
     def _bound(self, bound: float) -> str:
+        if self.kind == "bytes":
+            return size_text(int(bound))
         return f"{bound:g}" if abs(bound) < 1e6 else str(bound)
+
+
+def size_text(size: int) -> str:
+    """Write bytes in the largest unit that needs no fraction: 1GB, 1500MB, 1234."""
+    for unit in ("GB", "MB", "kB"):
+        if size and size % UNITS[unit.lower()] == 0:
+            return f"{size // UNITS[unit.lower()]}{unit}"
+    return str(size)
+
+
+def _read_size(text: str) -> int:
+    """Read bytes from 2GB, 1.5 GiB or 1500000; raises ValueError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if found is None or found[2].lower() not in UNITS:
+        raise ValueError
+    return round(float(found[1]) * UNITS[found[2].lower()])
 
 
 def _of(kind: type, value: Any) -> Any:
@@ -196,7 +224,9 @@ def _knob(config: type, field: dataclasses.Field[Any], hint: Any) -> Knob:
         hint = rest[0] if len(rest) == 1 else hint
     kind: type | str
     choices: tuple[str, ...] = ()
-    if hint in (int, float, bool, str):
+    if hint is int and field.metadata.get("bytes"):
+        kind = "bytes"
+    elif hint in (int, float, bool, str):
         kind = hint
     elif get_origin(hint) is Literal and all(isinstance(part, str) for part in get_args(hint)):
         kind, choices = "choice", get_args(hint)
@@ -285,9 +315,8 @@ def parse_pairs(config: Any, pairs: Iterable[str], owner: str = "") -> dict[str,
 class _KnobType(click.ParamType):
     def __init__(self, knob: Knob) -> None:
         self.knob = knob
-        self.name = {int: "int", float: "float", str: "text", "ints": "int,…"}.get(
-            knob.kind, "|".join(knob.choices)
-        )
+        names = {int: "int", float: "float", str: "text", "ints": "int,…", "bytes": "size"}
+        self.name = names.get(knob.kind, "|".join(knob.choices))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -315,8 +344,12 @@ def click_option(knob: Knob) -> click.Option:
     bounds = [part for part in (knob.low, knob.high) if part is not None]
     text = knob.help
     if bounds and knob.kind != "choice":
-        low = "" if knob.low is None else f"{knob.low:g}"
-        high = "" if knob.high is None else ("2^63-1" if knob.high > 1e18 else f"{knob.high:g}")
+        sized = knob.kind == "bytes"
+        low, high = (
+            "" if bound is None else size_text(int(bound)) if sized else f"{bound:g}"
+            for bound in (knob.low, knob.high)
+        )
+        high = "2^63-1" if knob.high is not None and knob.high > 1e18 else high
         text += f" [{low}..{high}]"
     return click.Option(
         [*declared, knob.parameter],

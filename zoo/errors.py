@@ -5,6 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MEMORY_SIGNS = (
+    "failed to allocate memory",  # onnxruntime
+    "can't allocate memory",  # torch on Linux
+    "not enough memory",  # torch on Windows
+    "out of memory",  # torch on a GPU, Node
+    "cannot allocate memory",  # the system
+    "bad_alloc",
+    "bad allocation",  # C++ on Windows
+)
+
 
 class ZooError(Exception):
     """Say in one message what was wrong, what is allowed and what to type next.
@@ -87,6 +97,10 @@ class ProofError(ZooError):
     _recurs = True
 
 
+class OutOfMemory(ZooError):
+    """Memory ended: what was asked for may be right, and was not finished."""
+
+
 class TrainingError(ZooError):
     """Training cannot go on: the loss is not finite, or the device is missing."""
 
@@ -121,6 +135,14 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, or its type's name; without its full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def ran_out(error: BaseException | str) -> bool:
+    """Tell whether an error, or what a library said, is of memory that could not be had."""
+    if isinstance(error, BaseException):
+        causes = [error, *(each for each in (error.__cause__, error.__context__) if each)]
+        return any(isinstance(each, MemoryError) or ran_out(str(each)) for each in causes)
+    return any(sign in error.lower() for sign in MEMORY_SIGNS)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -351,6 +351,24 @@ def golden_changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> No
     path.write_text(json.dumps(content))
 
 
+def two_golden_tensors(content: dict[str, Any]) -> None:
+    tensors = content["tensors"]
+    count = len(base64.b64decode(tensors["inputs"])) // tensors["shape"][0]
+    tensors["inputs"] = base64.b64encode(base64.b64decode(tensors["inputs"])[: 2 * count]).decode()
+    tensors["shape"][0] = 2
+    for name in ("labels", "logits", "probabilities"):
+        tensors[name] = tensors[name][:2]
+
+
+def test_fewer_golden_tensors_are_read_too(bundle_folder: Path, runner: Run, forge: Forge) -> None:
+    """As of large inputs: 16 of these would be megabytes."""
+    golden_changed(bundle_folder, two_golden_tensors)
+    forge(bundle_folder)
+    done = runner(bundle_folder, "selftest")
+    assert verdict(done) == "selftest: yes"
+    assert "golden tensors at batch 2: 2 examples" in done.stdout
+
+
 def test_wrong_answers_fail_it(bundle_folder: Path, runner: Run, forge: Forge) -> None:
     def nudge(content: dict[str, Any]) -> None:
         content["tensors"]["probabilities"][3][0] += 3e-4

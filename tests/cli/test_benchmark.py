@@ -18,6 +18,7 @@ from zoo import pipeline
 from zoo.errors import ModelFileError, UsageError
 from zoo.export import timing
 from zoo.export.targets import ExportConfig
+from zoo.pipeline.affordable import Allowance, Pace, paced
 from zoo.pipeline.benchmarking import Measured, Timing, _percentile, _slower, benchmark
 from zoo.pipeline.timed_sides import open_file
 
@@ -68,6 +69,52 @@ def test_every_figure_is_told(cli: Cli, trained: Any) -> None:
         assert ours["to_torch"] == pytest.approx(ours["p50_seconds"] / theirs["p50_seconds"])
         assert theirs["to_first"] == pytest.approx(theirs["p50_seconds"] / ours["p50_seconds"])
     assert found["notes"] == []
+
+
+def pace_of(allowance: Allowance, batches: list[int], each: float) -> tuple[Any, list[str]]:
+    """Choose batch sizes for a side that takes so many seconds an example."""
+    notes: list[str] = []
+    return paced("m.onnx", batches, lambda batch: each * batch, allowance, notes), notes
+
+
+def test_a_batch_that_takes_too_long_is_left_out_by_an_estimate() -> None:
+    found, notes = pace_of(Allowance(seconds=5.0), [1, 64], 0.025)
+    assert found == {1: Pace(5, 3)}
+    assert notes == [
+        "m.onnx was not run at batch 64: 5 runs would take about 8 s, more than --seconds 5."
+        " To run it: --seconds 8"
+    ]
+    found, notes = pace_of(Allowance(seconds=8.0), [1, 64], 0.025)
+    assert found == {1: Pace(5, 3), 64: Pace(5, 1)}
+    assert notes == []
+
+
+def test_a_batch_that_takes_too_much_memory_is_left_out() -> None:
+    found, notes = pace_of(Allowance(5.0, 10**9, 26 * 10**6), [1, 7, 64], 1e-4)
+    assert list(found) == [1, 7]
+    assert notes == [
+        "m.onnx was not run at batch 64: its activations would take about 1700MB, more than"
+        " --memory 1GB. To run it: --memory 1700MB"
+    ]
+
+
+def test_the_smallest_batch_is_measured_whatever_it_takes_in_fewer_rounds() -> None:
+    found, notes = pace_of(Allowance(5.0, 10, 100), [8, 4], 0.5)
+    assert found == {4: Pace(2, 1)}
+    assert [note.partition(":")[0] for note in notes] == [
+        "m.onnx was not run at batch 8",
+        "m.onnx had 2 of 5 rounds at batch 4",
+    ]
+    assert notes[1].endswith("a run takes about 2 s. For all of them: --seconds 10")
+
+
+def test_what_is_left_out_is_told(cli: Cli, trained: Any) -> None:
+    args = ("--batch", "1,100000", "--memory", "10MB", "--json", "--no-torch", *SHORT)
+    found = json.loads(cli("benchmark", trained.model, *args).stdout)
+    assert [each["batch"] for each in found["files"][0]["timings"]] == [1]
+    [note] = found["notes"]
+    assert note.startswith(f"{trained.model} was not run at batch 100000: its activations would")
+    assert "more than --memory 10MB. To run it: --memory " in note
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from zoo import pipeline
 from zoo.api import ImageInput, Preprocessing
 from zoo.errors import ModelFileError, PluginFault
 from zoo.export import asking
+from zoo.export.budget import Budget
 from zoo.export.card import Card
 from zoo.export.comparison import softmax32
 from zoo.export.extremes import NAMES, extremes
@@ -29,6 +30,8 @@ from zoo.export.original import Original
 from zoo.export.proof import Evidence, Proof, Reference, Row, prove
 from zoo.export.runtime import open_session
 from zoo.export.seal import BLANK, KEY, seal
+from zoo.export.trials import Tried
+from zoo.export.work import Cost
 from zoo.models import Classifier, Preprocess
 from zoo.pipeline import Workspace
 from zoo.pipeline.exporting import failure
@@ -92,10 +95,10 @@ def prove_it(
 def asked_alone(classifier: Classifier, *, batch: int | None = None) -> list[Row]:
     """Ask PyTorch few at a time; in the place of the file, PyTorch in one batch."""
     card, reference = dataclasses.replace(CARD, batch=batch), reference_of(classifier)
-    asked = asking.questions(card, reference)
+    asked = asking.questions(card, reference, Budget(Cost(macs=1, activations=1)))
     assert asked.logits is not None
-    answers = asked.logits, softmax32(asked.logits)
-    return list(asking.few_at_a_time(card, asked, lambda images, size: answers))
+    answers = Tried((asked.logits, softmax32(asked.logits)))
+    return list(asking.few_at_a_time(card, asked, answers))
 
 
 def resealed(data: bytes, damage: Callable[[ModelProto], None]) -> bytes:

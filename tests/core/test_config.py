@@ -463,3 +463,45 @@ def test_choices_are_completed() -> None:
     option = click_option(KNOBS["mode"])
     assert [item.value for item in option.shell_complete(context, "")] == ["slow", "fast"]
     assert [item.value for item in option.shell_complete(context, "f")] == ["fast"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sized:
+    memory: int = dataclasses.field(
+        default=10**9, metadata={"help": "how much", "low": 10**7, "bytes": True}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 10**9), ("256 mb", 256 * 10**6), ("1.5GiB", 3 * 2**29), ("20000000", 2 * 10**7)],
+)
+def test_a_size_is_read_with_its_unit(text: str, size: int) -> None:
+    [option] = knobs(Sized)
+    assert option.parse(text) == size
+    assert option.parse(option.format(size)) == size
+    assert parse_pairs(Sized, [f"memory={text}"]) == {"memory": size}
+
+
+@unhurried
+@given(st.integers(10**7, 10**15))
+def test_a_size_is_written_so_that_it_can_be_read(size: int) -> None:
+    [option] = knobs(Sized)
+    assert option.parse(option.format(size)) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "2XB", "-1GB", "1e9", "9MB", "nan", "1.5.2GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    [option] = knobs(Sized)
+    with pytest.raises(BadOption) as caught:
+        option.parse(text)
+    said = f"memory: {text!r} is not allowed. Allowed: a size (256MB, 2GB) from 10MB."
+    assert str(caught.value) == said
+
+
+def test_a_size_on_the_command_line() -> None:
+    [option] = knobs(Sized)
+    shown = click_option(option)
+    assert shown.help == "how much [10MB..]  [default: 1GB]"
+    assert shown.opts == ["--memory"]
+    assert (option.format(1234), option.format(1500 * 10**6)) == ("1234", "1500MB")

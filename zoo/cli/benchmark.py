@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from zoo.cli.options import RunName, common, progress, workspace_of
+from zoo.cli.options import RunName, common, config_options, given, progress, workspace_of
 from zoo.cli.output import print_json, table
+from zoo.config import make
+from zoo.export.limits import ProofConfig
 
 
 class Batches(click.ParamType):
@@ -31,6 +33,7 @@ class Batches(click.ParamType):
         return sizes
 
 
+@config_options(ProofConfig, "Options")
 @click.command()
 @click.argument(
     "models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL.onnx…"
@@ -64,7 +67,7 @@ class Batches(click.ParamType):
     default=5.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="At most so long for each file at each batch size; then fewer runs.",
+    help="At most so long for each file at each batch size; then fewer runs, or none.",
 )
 @click.option(
     "--provider", default="cpu", show_default=True, help="onnxruntime's provider: cpu, cuda, …"
@@ -77,6 +80,7 @@ class Batches(click.ParamType):
 @click.pass_context
 def benchmark(
     ctx: click.Context,
+    /,
     models: tuple[Path, ...],
     batch: tuple[int, ...],
     threads: int,
@@ -89,12 +93,14 @@ def benchmark(
     data_root: Path | None,
     quiet: bool,
     as_json: bool,
+    **_: Any,
 ) -> None:
     """Time exported files beside each other and beside PyTorch, each in its own process.
 
     The run that a file came from is looked for in its folder and under $ZOO_RUNS, else ./runs.
     Each of 5 rounds has a fifth of the runs: p95 takes 20 of them, p99 takes 100; with fewer it
-    is a dash, and null in --json.
+    is a dash, and null in --json. A batch that would take too long, by a first call, or too much
+    memory, is left out and named.
     """
     with progress(quiet):
         from zoo.pipeline.benchmarking import benchmark as twin
@@ -106,6 +112,7 @@ def benchmark(
             runs=runs,
             warmup=warmup,
             seconds=seconds,
+            memory=make(ProofConfig, given(ctx, ProofConfig)).memory,
             provider=provider,
             torch=not no_torch,
             run=run,

@@ -20,6 +20,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import percent, print_json, table
 from zoo.config import make
+from zoo.export.limits import ProofConfig
 from zoo.export.targets import ExportConfig
 
 MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.onnx")
@@ -37,6 +38,7 @@ MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped", "reported": "
 
 
 @config_options(ExportConfig, "The file")
+@config_options(ProofConfig, "The proof")
 @click.command(cls=Sectioned)
 @click.argument("run", type=RunName())
 @click.option(
@@ -66,6 +68,7 @@ def export(
 ) -> None:
     """Write a finetuned classifier as one ONNX file, once it has been proved."""
     config = make(ExportConfig, given(ctx, ExportConfig))
+    memory = make(ProofConfig, given(ctx, ProofConfig)).memory
     with progress(quiet):
         from zoo.pipeline import export as twin
 
@@ -76,6 +79,7 @@ def export(
             runtimes=_names(runtimes),
             partial=partial,
             without_seen=without_seen,
+            memory=memory,
             workspace=workspace_of(ctx, runs_root, data_root),
         )
     if as_json:
@@ -97,7 +101,8 @@ def export(
         click.echo(f"Next: zoo predict {shlex.quote(str(found.model))} PICTURE…")
 
 
-@click.command()
+@config_options(ProofConfig, "The proof")
+@click.command(cls=Sectioned)
 @MODEL
 @click.option(
     "--run", type=RunName(), help="The run it came from, where it is not found by itself."
@@ -108,6 +113,7 @@ def export(
 @click.pass_context
 def validate(
     ctx: click.Context,
+    /,
     model: Path,
     run: str | None,
     runtimes: str | None,
@@ -116,12 +122,14 @@ def validate(
     data_root: Path | None,
     quiet: bool,
     as_json: bool,
+    **_: Any,
 ) -> int:
     """Prove an exported file once more, by all that is at hand.
 
     proved: every check was run and passed. intact: none failed, some could not be run; exit status
     1, or 0 with --partial.
     """
+    memory = make(ProofConfig, given(ctx, ProofConfig)).memory
     with progress(quiet):
         from zoo.pipeline import validate as twin
 
@@ -129,6 +137,7 @@ def validate(
             model,
             run=run,
             runtimes=_names(runtimes),
+            memory=memory,
             workspace=workspace_of(ctx, runs_root, data_root),
         )
     verdict = {"proved": "proved", "intact": "intact, NOT PROVED", "failed": "NOT PROVED"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 
-from zoo.errors import first_line
+from zoo.errors import OutOfMemory, first_line
 from zoo.export import trials
+from zoo.export.budget import Budget
 from zoo.export.card import Card
 from zoo.export.comparison import (
     LOGIT_BOUND,
@@ -19,10 +21,11 @@ from zoo.export.comparison import (
     relative,
     softmax,
 )
-from zoo.export.evidence import PYTORCH, Reference, Row, Run, judged
+from zoo.export.evidence import PYTORCH, Reference, Row, judged
 from zoo.export.extremes import NAMES, extremes
-from zoo.export.golden import chosen
+from zoo.export.golden import chosen, count_for
 from zoo.export.original import Original
+from zoo.export.trials import Answers, Tried
 
 EXTREME = "extreme inputs"
 ROUNDING = 16
@@ -68,12 +71,12 @@ class Questions:
             bounds[self.examples :] = np.maximum(bounds, own)[self.examples :]
         return bounds
 
-    def wrong(self, found: Array, wanted: Array) -> Array:
-        """Tell which images have other logits than wanted; the last of them are `found`'s, N."""
+    def wrong(self, found: Array, wanted: Array, start: int = 0) -> Array:
+        """Tell which images from `start` on have other logits than wanted, as many as are given."""
         far = relative(found, wanted)
         if not (far > LOGIT_BOUND).any():
             return np.zeros(len(far), dtype=bool)
-        result: Array = far > self.bounds[-len(far) :]
+        result: Array = far > self.bounds[start : start + len(far)]
         return result
 
     def differ(self, found: Array, wanted: Array) -> Array:
@@ -88,25 +91,29 @@ class Questions:
         return wrong & finite(wanted)
 
 
-def questions(card: Card, reference: Reference | None) -> Questions:
+def questions(card: Card, reference: Reference | None, budget: Budget) -> Questions:
     """Choose what PyTorch and the file are asked, and ask PyTorch."""
-    ends = extremes(card.input)
+    ends = extremes(card.input)[: budget.extremes()]
     if reference is None or reference.original is None:
         return Questions(ends, 0)
-    original, few = reference.original, reference.images[chosen(reference.labels)]
+    count = budget.examples(count_for(card.input.shape), passes=4)
+    few, original = reference.images[chosen(reference.labels, count)], reference.original
     images = np.concatenate([few, ends])
+    together = max(3, budget.batch(len(images)))  # more than the two that it is held against
     try:
-        logits = original.logits(images, len(images))
+        logits = trials.smaller(lambda size: original.logits(images, size), together)
+    except OutOfMemory:
+        raise
     except Exception as error:
         problem = f"{PYTORCH} cannot answer them: {_reason(error)}"
         return Questions(images, len(few), original, problem=problem)
     return Questions(images, len(few), original, logits)
 
 
-def few_at_a_time(card: Card, asked: Questions, run: Run) -> Iterator[Row]:
-    """Hold PyTorch in the smallest batches against PyTorch in one, and `run` against it there.
+def few_at_a_time(card: Card, asked: Questions, answers: Tried[Answers]) -> Iterator[Row]:
+    """Hold PyTorch in the smallest batches against PyTorch in one, and `answers` against it there.
 
-    `run` is the file, or the fp32 twin of a smaller one.
+    They are the file's in the smallest batches, or those of the fp32 twin of a smaller file.
     """
     original, logits = asked.original, asked.logits
     if original is None or logits is None:
@@ -117,6 +124,8 @@ def few_at_a_time(card: Card, asked: Questions, run: Run) -> Iterator[Row]:
     for size in sizes:
         try:
             found.append(original.logits(asked.images, size))
+        except OutOfMemory:
+            raise
         except Exception as error:
             figure = f"a component cannot answer a batch of {size}: {_reason(error)}"
             yield Row(name, "failed", figure)
@@ -129,30 +138,34 @@ def few_at_a_time(card: Card, asked: Questions, run: Run) -> Iterator[Row]:
         yield Row(name, "passed", f"{far:.1e} of the largest logit apart; {asked.said}")
     whose = "the file" if card.precision == "fp32" else "its fp32 twin"
     name = f"{whose}, {WORDS.get(sizes[0], str(sizes[0]))} at a time"
-    answers, problem = trials.attempt(lambda: run(asked.images, sizes[0]))
-    if answers is None:
-        yield Row(name, "failed", problem)
-    elif asked.differ(answers[0], found[0]).any():
-        yield Row(name, "failed", f"otherwise than PyTorch: {_difference(answers[0], found[0])}")
+    if answers.value is None:
+        yield Row(name, "failed", answers.problem)
+    elif asked.differ(said := answers.value[0], found[0]).any():
+        yield Row(name, "failed", f"otherwise than PyTorch: {_difference(said, found[0])}")
     else:
-        far = _furthest(answers[0], found[0], asked)
+        far = _furthest(said, found[0], asked)
         yield Row(name, "passed", f"{far:.1e} of the largest logit off PyTorch's; {asked.said}")
 
 
-def extreme_inputs(card: Card, asked: Questions, found: trials.Answers) -> Row:
-    """Hold a file on extreme inputs: finite; in fp32 PyTorch's answers, or its own unoptimized."""
+def extreme_inputs(card: Card, asked: Questions, *tried: Tried[Answers]) -> Row:
+    """Hold a file on extreme inputs: finite; in fp32 PyTorch's answers, or its own unoptimized.
+
+    It was tried at full optimization, then at none.
+    """
     name, count = EXTREME, len(asked.extreme)
-    if asked.problem:
-        return Row(name, "failed", asked.problem)
-    wanted = found[1][0] if asked.logits is None else asked.logits[asked.examples :]
+    found = [each.value for each in tried if each.value is not None]
+    if asked.problem or len(found) < len(tried):
+        problems = (asked.problem, *(each.problem for each in tried))
+        return Row(name, "failed", next(each for each in problems if each))
+    wanted = found[-1][0] if asked.logits is None else asked.logits[asked.examples :]
     own = f"{PYTORCH} itself is" if asked.logits is not None else "it is"
-    for which, sound in ((own, finite(wanted)), ("it is", finite(*found[0], *found[1]))):
+    for which, sound in ((own, finite(wanted)), ("it is", finite(*itertools.chain(*found)))):
         if not sound.all():
             return Row(name, "failed", f"{which} not finite on {_named(~sound)}{_infinite(asked)}")
     if card.precision != "fp32":
         return Row(name, "passed", f"{count}, finite")
     wrong = np.any([_not_its_softmax(*pair) for pair in found], axis=0)
-    wrong |= np.any([asked.wrong(logits, wanted) for logits, _ in found], axis=0)
+    wrong |= np.any([asked.wrong(logits, wanted, asked.examples) for logits, _ in found], axis=0)
     off = np.max([relative(logits, wanted) for logits, _ in found], axis=0)
     whose = "PyTorch's" if asked.logits is not None else "the unoptimized"
     rounded = (off > LOGIT_BOUND) & ~wrong
@@ -189,7 +202,7 @@ def _furthest(found: Array, wanted: Array, asked: Questions) -> float:
 def _named(wrong: Array) -> str:
     if wrong.all():
         return f"all {len(wrong)}"
-    return ", ".join(name for name, each in zip(NAMES, wrong, strict=True) if each)
+    return ", ".join(name for name, each in zip(NAMES, wrong, strict=False) if each)
 
 
 def _infinite(asked: Questions) -> str:

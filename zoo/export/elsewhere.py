@@ -8,40 +8,47 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.errors import OutOfMemory, ZooError, ran_out
 from zoo.export import trials
 from zoo.export.asking import Questions
+from zoo.export.budget import Budget, drawn
 from zoo.export.comparison import SPREAD, Array, apart, finite
 from zoo.export.evidence import Evidence, Row, judged
 from zoo.export.modelfile import OPSETS, ModelFile, open_model
 from zoo.export.runtime import open_session
 from zoo.export.runtimes import Answer, how_to_install
-from zoo.export.trials import ONNX_REFERENCE
+from zoo.export.trials import ONNX_REFERENCE, Answers
 
 NOT_INSTALLED = "not installed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What onnxruntime answers: to examples, then to the extreme inputs of what was asked."""
+    """What onnxruntime answers: to examples, then to the first extreme inputs of what was asked."""
 
     images: Array
-    logits: Array
-    probabilities: Array
+    answers: Answers
+    examples: int
     asked: Questions
 
-    @property
-    def examples(self) -> int:
-        return len(self.images) - len(self.asked.extreme)
+    def some(self, examples: int, ends: int) -> Expected:
+        """Take the first examples, and the first extreme inputs."""
+        count = min(examples, self.examples)
+        at = np.r_[:count, self.examples : self.examples + ends]
+        answers = self.answers[0][at], self.answers[1][at]
+        return Expected(self.images[at], answers, count, self.asked)
 
-    def first(self, examples: int) -> Expected:
-        """Take fewer examples, and all extreme inputs."""
-        at = np.r_[0 : min(examples, self.examples), self.examples : len(self.images)]
-        return Expected(self.images[at], self.logits[at], self.probabilities[at], self.asked)
+
+def expecting(images: Array, answers: Answers, asked: Questions, ends: Answers) -> Expected:
+    """Join what is answered to the first examples of a seeded order, and to extreme inputs."""
+    at = drawn(len(images), trials.OTHER_EXAMPLES)
+    logits, probabilities = (np.concatenate([a[at], b]) for a, b in zip(answers, ends, strict=True))
+    joined = np.concatenate([images[at], asked.extreme])
+    return Expected(joined, (logits, probabilities), len(at), asked)
 
 
 def elsewhere(
-    file: ModelFile, expected: Expected, evidence: Evidence, *, alone: bool
+    file: ModelFile, expected: Expected, evidence: Evidence, budget: Budget, *, alone: bool
 ) -> Iterator[Row]:
     """Hold the file outside onnxruntime against what it answers there.
 
@@ -53,18 +60,18 @@ def elsewhere(
         *((name, True) for name in evidence.runtimes),
         *((name, False) for name in evidence.others),
     ):
-        asked = expected.first(trials.examples_of(name))
-        answers = trials.elsewhere(name, file, asked.images)
+        asked = expected.some(*trials.examples_of(name, budget))
+        answers = trials.elsewhere(name, file, asked.images, budget)
         last, other = answers[-1], ""
         if last.probabilities is None:
             if name == ONNX_REFERENCE:
-                other = _other_opset(file, asked, evidence) if alone else ""
+                other = _other_opset(file, asked, evidence, budget) if alone else ""
             yield _unanswered(name, last.problem + other, name in evidence.runtimes)
             continue
         sound, figure = _held(answers, asked, file.card.precision)
         figure += f"; version {last.version}"
         if not sound and name == ONNX_REFERENCE and alone:
-            other = _other_opset(file, asked, evidence)
+            other = _other_opset(file, asked, evidence, budget)
             figure = f"it alone answers otherwise, onnxruntime reproduces PyTorch: {figure}{other}"
             yield Row(name, "skipped", figure)
         elif required:
@@ -78,17 +85,18 @@ def _held(answers: Sequence[Answer], wanted: Expected, precision: str) -> tuple[
 
     Of an int8 or fp16 file what extreme inputs are answered must be finite alone.
     """
-    bound, examples = SPREAD[precision], wanted.examples
+    bound, examples, (logits, likely) = SPREAD[precision], wanted.examples, wanted.answers
     far, flips, wrong = 0.0, 0, 0
     for each in answers:
         assert each.probabilities is not None
         assert each.logits is not None
-        off, flipped = apart(each.probabilities[:examples], wanted.probabilities[:examples], bound)
+        off, flipped = apart(each.probabilities[:examples], likely[:examples], bound)
         sound = finite(each.logits, each.probabilities)
         far = max(far, off if sound[:examples].all() else float("inf"))
         flips, odd = max(flips, flipped), ~sound[examples:]
         if precision == "fp32":
-            odd |= wanted.asked.wrong(each.logits[examples:], wanted.logits[examples:])
+            start = wanted.asked.examples
+            odd |= wanted.asked.wrong(each.logits[examples:], logits[examples:], start)
         wrong = max(wrong, int(odd.sum()))
     ends = len(wanted.images) - examples
     figure = f"{far:.1e} off, {flips} labels differ in {examples} examples"
@@ -96,7 +104,7 @@ def _held(answers: Sequence[Answer], wanted: Expected, precision: str) -> tuple[
     return far <= bound and not flips and not wrong, figure
 
 
-def _other_opset(file: ModelFile, wanted: Expected, evidence: Evidence) -> str:
+def _other_opset(file: ModelFile, wanted: Expected, evidence: Evidence, budget: Budget) -> str:
     """Say at which other opset onnxruntime and ONNX's own implementation both say the same."""
     if evidence.at_opset is None or file.card.precision != "fp32":
         return ""
@@ -105,11 +113,13 @@ def _other_opset(file: ModelFile, wanted: Expected, evidence: Evidence) -> str:
             data = evidence.at_opset(opset)
             other = open_model(Path(f"the graph at opset {opset}"), data)
             session = open_session(other.path, data)
-            logits, probabilities = trials.run_all(session, wanted.images, 64)
+            logits, probabilities = trials.run_all(session, wanted.images, budget.batch(64))
+        except OutOfMemory:
+            raise
         except ZooError:
             continue
         answers = [Answer("onnxruntime", "", probabilities, logits)]
-        answers += trials.elsewhere(ONNX_REFERENCE, other, wanted.images)
+        answers += trials.elsewhere(ONNX_REFERENCE, other, wanted.images, budget)
         there = answers[-1].probabilities is not None
         if there and _held(answers, wanted, "fp32")[0]:
             return f"; at opset {opset} both agree: --opset {opset}"
@@ -119,6 +129,6 @@ def _other_opset(file: ModelFile, wanted: Expected, evidence: Evidence) -> str:
 def _unanswered(name: str, problem: str, required: bool) -> Row:
     if problem == NOT_INSTALLED:
         return Row(name, "skipped", f"{problem}. Type: {how_to_install(name)}")
-    if name == ONNX_REFERENCE:
+    if name == ONNX_REFERENCE or (required and ran_out(problem)):
         return Row(name, "skipped", problem)
     return Row(name, "failed" if required else "reported", problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import collections
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from zoo.errors import ModelFileError
 
 Array = np.ndarray[Any, Any]
 
-COUNT = 16
+COUNT, LEAST = 16, 2
+MOST_BYTES = 256 * 1024
+"""Raw bytes of all inputs: of large inputs there are fewer vectors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,11 @@ def from_json(content: Any, path: object) -> Golden:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelFileError(f"The golden vectors in '{path}' are damaged: {error}.") from None
     return Golden(inputs, labels, logits, probabilities)
+
+
+def count_for(shape: tuple[int, ...]) -> int:
+    """Return how many vectors there are of inputs of a shape, C x H x W: 2 to 16."""
+    return max(LEAST, min(COUNT, MOST_BYTES // math.prod(shape)))
 
 
 def chosen(labels: Array, count: int = COUNT) -> Array:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import itertools
 import string
 from collections.abc import Iterator
@@ -13,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.api import ImageInput
-from zoo.errors import ModelFileError, PluginFault
+from zoo.errors import ModelFileError, OutOfMemory, PluginFault, ran_out
 from zoo.export.card import INPUT, OUTPUTS, PREPROCESSED, Card
-from zoo.export.modelfile import check_weights, graphs, open_model
+from zoo.export.modelfile import check_weights, examined, graphs
 from zoo.export.optimizing import optimize
 from zoo.export.seal import seal
 from zoo.export.silence import silence
@@ -81,24 +84,21 @@ def to_graph(
 def finished(model: onnx.ModelProto, card: Card) -> bytes:
     """Shorten names, write the metadata and the seal: the bytes of the file.
 
-    Raises `PluginFault` where what came out is not a sound file.
+    The model is changed in place: a copy would be as large as its weights. It may be finished anew,
+    with another card. Raises `PluginFault` where what came out is not a sound file.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
     named = Path("the exported graph")
     try:
-        check_weights(named, made)  # while they have the names that the classifier gave them
-    except ModelFileError as error:
-        raise PluginFault(f"This classifier cannot be exported: {error}") from error
-    shorten(made)
-    made.producer_name, made.producer_version = "plugzoo", card.versions.get("plugzoo", "")
-    made.model_version = 1
-    made.domain = made.doc_string = ""
-    del made.metadata_props[:]
-    onnx.helper.set_model_props(made, card.to_metadata())
-    data = seal(bytes(made.SerializeToString(deterministic=True)))
-    try:
-        open_model(named, data)
+        check_weights(named, model)  # while they have the names that the classifier gave them
+        shorten(model)
+        model.producer_name = "plugzoo"
+        model.producer_version = card.versions.get("plugzoo", "")
+        model.model_version = 1
+        model.domain = model.doc_string = ""
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, card.to_metadata())
+        data = seal(bytes(model.SerializeToString(deterministic=True)))
+        examined(named, data, model)
     except ModelFileError as error:
         raise PluginFault(f"This classifier cannot be exported: {error}") from error
     return data
@@ -147,7 +147,20 @@ def _short_names() -> Iterator[str]:
         yield from map("".join, itertools.product(string.ascii_letters, repeat=length))
 
 
+def _read_operators_once() -> None:
+    """Let torch read its table of ONNX functions once a process, not once an export.
+
+    It is the same each time, and reading it takes a second.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # torch's own affair, and it may change
+        registration: Any = importlib.import_module("torch.onnx._internal.exporter._registration")
+        apis = registration.onnxscript_apis
+        if not hasattr(apis.get_torchlib_ops, "cache_info"):
+            apis.get_torchlib_ops = functools.cache(apis.get_torchlib_ops)
+
+
 def _trace(deployed: nn.Module, example: Tensor, opset: int, *, fixed: bool) -> onnx.ModelProto:
+    _read_operators_once()
     try:
         with silence():
             program: Any = torch.onnx.export(
@@ -167,6 +180,8 @@ def _trace(deployed: nn.Module, example: Tensor, opset: int, *, fixed: bool) -> 
             optimize(program.model)
     except Exception as error:
         cause = error.__cause__ or error
+        if ran_out(error) or ran_out(cause):
+            raise OutOfMemory("Tracing the classifier ran out of memory.") from error
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [repr(cause)]
         # A heading says nothing without the line below it.
         reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

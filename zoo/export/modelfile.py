@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from zoo.errors import ModelFileError, first_line
+from zoo.errors import ModelFileError, OutOfMemory, first_line, ran_out
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
 from zoo.export.seal import check_seal, hint, read_model
 from zoo.export.targets import DRAWS, TARGETS
+from zoo.export.work import skeleton
 
 OPSETS = (18, 20, 21)
 OWN = frozenset({"", "ai.onnx"})
@@ -28,28 +29,27 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProt
 
 @dataclasses.dataclass(frozen=True)
 class ModelFile:
-    """A file whose structure is sound: its bytes, its graph, what it says of itself.
+    """A file whose structure is sound: its bytes, and what it says of itself.
 
-    `infinite` counts the constants that hold an infinity.
+    `infinite` counts the constants that hold an infinity. The graph is parsed each time that it is
+    asked for: it is as large as the bytes are, and seldom needed.
     """
 
     path: Path
     data: bytes
-    model: onnx.ModelProto
     card: Card
+    opset: int
+    ir_version: int
+    operators: frozenset[str]
     infinite: int = 0
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        return parse(self.path, self.data)
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def opset(self) -> int:
-        return opset_of(self.model)
-
-    @property
-    def operators(self) -> set[str]:
-        return {node.op_type for graph in graphs(self.model.graph) for node in graph.node}
 
 
 def open_model(path: Path, data: bytes | None = None) -> ModelFile:
@@ -59,7 +59,11 @@ def open_model(path: Path, data: bytes | None = None) -> ModelFile:
     seal, operators, the checker, the weights, paths, what the metadata says.
     """
     data = read_model(path) if data is None else data
-    model = parse(path, data)
+    return examined(path, data, parse(path, data))
+
+
+def examined(path: Path, data: bytes, model: onnx.ModelProto) -> ModelFile:
+    """Check a file whose bytes have been parsed; raises `ModelFileError`."""
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     if "zoo.schema" not in metadata:
         from_metadata(metadata, path)
@@ -72,7 +76,16 @@ def open_model(path: Path, data: bytes | None = None) -> ModelFile:
     infinite = check_weights(path, model)
     check_paths(path, model)
     check_ports(path, model, card)
-    return ModelFile(path, data, model, card, infinite)
+    operators = {node.op_type for graph in graphs(model.graph) for node in graph.node}
+    return ModelFile(
+        path=path,
+        data=data,
+        card=card,
+        opset=opset_of(model),
+        ir_version=model.ir_version,
+        operators=frozenset(operators),
+        infinite=infinite,
+    )
 
 
 def parse(path: Path, data: bytes) -> onnx.ModelProto:
@@ -164,11 +177,16 @@ def _check_target(path: Path, model: onnx.ModelProto, card: Card, operators: set
 
 
 def check_structure(path: Path, model: onnx.ModelProto) -> None:
-    """Run ONNX's full checker and strict shape inference."""
+    """Run ONNX's full checker and strict shape inference, each constant by itself."""
     try:
-        onnx.checker.check_model(model, full_check=True)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        for tensor in model.graph.initializer:
+            onnx.checker.check_tensor(tensor)
+        light = skeleton(model)
+        onnx.checker.check_model(light, full_check=True)
+        onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:
+        if ran_out(error):
+            raise OutOfMemory(f"Checking '{path}' ran out of memory.") from error
         raise ModelFileError(f"'{path}' is not a sound ONNX file: {first_line(error)}.") from None
 
 

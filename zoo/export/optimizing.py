@@ -7,8 +7,10 @@ is dropped only where it is exactly 0 or 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from onnx_ir import traversal
 from onnx_ir.passes import common
 from onnxscript import optimizer, rewriter
 from onnxscript.rewriter import pattern
@@ -18,23 +20,37 @@ ROUNDS = 2
 """How often torch folds and rewrites, too: what one round makes constant, the next one folds."""
 
 LOSSLESS = (
-    *("dropout_zero_rule", "dropout_inference_rule"),
-    *("two_reshapes_matmul_reshape_rule", "one_reshape_matmul_reshape_rule"),
-    *("cast_constant_of_shape_rule", "cast_constant_of_shape_without_value_rule"),
-    *("collapse_slice_rule", "collapse_slice2_rule", "materialize_reshape_shape_rule"),
-    *("min_min_rule", "max_max_rule", "min_max_rule", "max_min_rule"),
-    *("successive_clip_relu_rule", "successive_relu_clip_rule"),
-    *("successive_relu_rule", "successive_clip_rule"),
-    *("cast_cast_rule", "no_op_cast_rule", "no_op_expand_rule", "flatten_to_reshape_rule"),
-    *("reshape_reshape_rule", "slice_split_rule", "squeeze_reshape_1d_rule"),
-    *("no_op_transpose_rule", "transpose_transpose_rule", "unsqueeze_unsqueeze_rule"),
-    *("no_op_dynamic_scatter_nd_rule", "no_op_static_scatter_nd_rule"),
-    *("normalize_pad_format_conv_rule", "fuse_pad_into_conv_rule"),
-    *("fuse_batchnorm_into_conv_rule", "fuse_batchnorm_into_conv_transpose_rule"),
-    *("fuse_batchnorm_into_gemm_rule", "remove_optional_bias_from_conv_rule"),
-    *("remove_optional_bias_from_conv_transpose_rule", "remove_optional_bias_from_gemm_rule"),
+    ("Dropout", "dropout_zero_rule", "dropout_inference_rule"),
+    ("MatMul", "two_reshapes_matmul_reshape_rule", "one_reshape_matmul_reshape_rule"),
+    ("ConstantOfShape", "cast_constant_of_shape_rule"),
+    ("ConstantOfShape", "cast_constant_of_shape_without_value_rule"),
+    ("Slice", "collapse_slice_rule", "collapse_slice2_rule"),
+    ("Reshape", "materialize_reshape_shape_rule"),
+    ("Min", "min_min_rule"),
+    ("Max", "max_max_rule"),
+    ("Min", "min_max_rule", "max_min_rule"),
+    ("Clip", "successive_clip_relu_rule", "successive_relu_clip_rule"),
+    ("Relu", "successive_relu_rule"),
+    ("Clip", "successive_clip_rule"),
+    ("Cast", "cast_cast_rule", "no_op_cast_rule"),
+    ("Expand", "no_op_expand_rule"),
+    ("Flatten", "flatten_to_reshape_rule"),
+    ("Reshape", "reshape_reshape_rule"),
+    ("Slice", "slice_split_rule"),
+    ("Transpose", "no_op_transpose_rule", "transpose_transpose_rule"),
+    ("Unsqueeze", "unsqueeze_unsqueeze_rule"),
+    ("Squeeze", "squeeze_reshape_1d_rule"),
+    ("ScatterND", "no_op_dynamic_scatter_nd_rule", "no_op_static_scatter_nd_rule"),
+    ("Pad", "normalize_pad_format_conv_rule", "fuse_pad_into_conv_rule"),
+    ("BatchNormalization", "fuse_batchnorm_into_conv_rule"),
+    ("BatchNormalization", "fuse_batchnorm_into_conv_transpose_rule"),
+    ("BatchNormalization", "fuse_batchnorm_into_gemm_rule"),
+    ("Conv", "remove_optional_bias_from_conv_rule"),
+    ("ConvTranspose", "remove_optional_bias_from_conv_transpose_rule"),
+    ("Gemm", "remove_optional_bias_from_gemm_rule"),
 )
-"""Rules of onnxscript that compare no float with a tolerance; older versions lack some."""
+"""Rules of onnxscript that compare no float with a tolerance, in torch's order, each with an
+operator without which it matches nothing. Older versions lack some."""
 
 
 def optimize(model: Any) -> None:
@@ -43,10 +59,10 @@ def optimize(model: Any) -> None:
     Every constant that changes an answer is kept, however small. Names of inputs and outputs stay.
     """
     common.InlinePass()(model)
-    wanted = [*_exact_no_ops(), *_lossless()]
     for _ in range(ROUNDS):
         optimizer.fold_constants_ir(model, onnx_shape_inference=True)
-        rewriter.rewrite(model, wanted)
+        there = {node.op_type for node in traversal.RecursiveGraphIterator(model.graph)}
+        rewriter.rewrite(model, [*_exact_no_ops(there), *_lossless(there)])
     for tidy in (
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -59,20 +75,24 @@ def optimize(model: Any) -> None:
         tidy(model)
 
 
-def _lossless() -> list[Any]:
-    found = (getattr(rules, name, None) for name in LOSSLESS)
-    return [rule for rule in found if rule is not None]
+def _lossless(operators: set[str]) -> Iterator[Any]:
+    """Yield the rules that may match: each is tried on every node."""
+    for operator, *names in LOSSLESS:
+        if operator in operators:
+            yield from (getattr(rules, name) for name in names if hasattr(rules, name))
 
 
-def _exact_no_ops() -> list[Any]:
-    """Rules for x + 0, 0 + x, x - 0, x * 1, 1 * x and x / 1, which match no other number."""
+def _exact_no_ops(operators: set[str]) -> Iterator[Any]:
+    """Yield rules for x * 1, 1 * x, x + 0, 0 + x, x - 0 and x / 1, which match no other number."""
     zero, one = (pattern.Constant(each, rel_tol=0.0, abs_tol=0.0) for each in (0, 1))
-    shapes = (
-        lambda op, x: op.Add(x, zero),
-        lambda op, x: op.Add(zero, x),
-        lambda op, x: op.Sub(x, zero),
-        lambda op, x: op.Mul(x, one),
-        lambda op, x: op.Mul(one, x),
-        lambda op, x: op.Div(x, one),
+    shapes: tuple[tuple[str, Callable[..., Any]], ...] = (
+        ("Mul", lambda op, x: op.Mul(x, one)),
+        ("Mul", lambda op, x: op.Mul(one, x)),
+        ("Add", lambda op, x: op.Add(x, zero)),
+        ("Add", lambda op, x: op.Add(zero, x)),
+        ("Sub", lambda op, x: op.Sub(x, zero)),
+        ("Div", lambda op, x: op.Div(x, one)),
     )
-    return [pattern.RewriteRule(shape, lambda op, x: op.Identity(x)) for shape in shapes]
+    for operator, shape in shapes:
+        if operator in operators:
+            yield pattern.RewriteRule(shape, lambda op, x: op.Identity(x))

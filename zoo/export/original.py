@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from zoo.errors import OutOfMemory, ran_out
+
 Array = np.ndarray[Any, Any]
 
 
@@ -22,14 +24,20 @@ class Original:
     def logits(self, images: Array, batch: int) -> Array:
         """Run uint8 N x C x H x W in batches of one size, the last one filled up; float32 N x C.
 
-        A component's own errors come through as they are.
+        A component's own errors come through as they are; raises `OutOfMemory`.
         """
         count = len(images)
         filled = np.resize(images, (-(-count // batch) * batch, *images.shape[1:]))
         self.classifier.eval()
-        with torch.no_grad():
-            parts = [self.classifier(part) for part in torch.split(torch.from_numpy(filled), batch)]
-        return torch.cat(parts).to(torch.float32).numpy()[:count]
+        try:
+            with torch.no_grad():
+                given = torch.split(torch.from_numpy(filled), batch)
+                found = torch.cat([self.classifier(part) for part in given])
+        except Exception as error:
+            if ran_out(error):
+                raise OutOfMemory(f"PyTorch ran out of memory on a batch of {batch}.") from error
+            raise
+        return found.to(torch.float32).numpy()[:count]
 
     def exact(self, images: Array) -> Array | None:
         """Run in double precision from the preprocessed input on; None where it cannot be."""

@@ -10,8 +10,9 @@ import numpy as np
 import onnxruntime
 import torch
 
-from zoo.export import asking, footprint, trials
+from zoo.export import asking, trials
 from zoo.export.agreement import Agreement, Drop
+from zoo.export.budget import Budget, drawn
 from zoo.export.card import Card
 from zoo.export.comparison import (
     LOGIT_BOUND,
@@ -23,12 +24,15 @@ from zoo.export.comparison import (
     finite,
     softmax32,
 )
-from zoo.export.elsewhere import Expected, elsewhere
-from zoo.export.evidence import PYTORCH, Evidence, Reference, Row, Run, judged
-from zoo.export.golden import Golden, chosen
+from zoo.export.elsewhere import elsewhere, expecting
+from zoo.export.evidence import PYTORCH, Evidence, Reference, Row, judged
+from zoo.export.golden import Golden, chosen, count_for
+from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile
 from zoo.export.recorded import identity, structure
 from zoo.export.runtime import Array
+from zoo.export.trials import Answers, Tried
+from zoo.export.work import cost_of
 
 __all__ = ["Evidence", "Proof", "Reference", "Row", "prove"]
 
@@ -75,79 +79,115 @@ class Proof:
         return {"passed": self.passed, **plain, "golden": golden}
 
 
-def prove(file: ModelFile, evidence: Evidence) -> Proof:
+def prove(file: ModelFile, evidence: Evidence, *, memory: int = MEMORY) -> Proof:
     """Hold a file whose structure is sound against the evidence.
 
-    Everything that can be measured is; metadata is only compared with it. Raises
-    `ModelFileError` where onnxruntime cannot load the file.
+    Everything that can be measured is; metadata is only compared with it. `memory` bounds what a
+    batch may take, in bytes. Raises `ModelFileError` where onnxruntime cannot load the file, and
+    `OutOfMemory`.
     """
+    card = file.card
     reference = evidence.reference if isinstance(evidence.reference, Reference) else None
-    sessions = trials.open_both(file)
-    rows = [*structure(file, reference), *identity(file.card, evidence.reference)]
-    inputs = _inputs(file, evidence)
-    answers, problem = trials.attempt(lambda: trials.at_both(sessions, inputs))
+    budget = Budget(cost_of(file.model), memory)
+    rows = [*structure(file, reference), *identity(card, evidence.reference)]
+    inputs = _inputs(file, evidence, budget)
+    asked = asking.questions(card, reference, budget)
+    golden = evidence.golden.inputs if _fits(evidence.golden, card) else None  # type: ignore[union-attr]
+    few = asked.images if reference is not None and reference.twin is None else asked.images[:0]
+    beside = inputs[:0] if reference is None else reference.unlabelled
+    beside = inputs[:0] if beside is None else beside
+    full = trials.at_full(file, inputs, golden, few, asked.extreme, beside, budget)
     found: Comparison | None = None
-    if answers is None:
-        rows.append(Row("onnxruntime", "failed", problem))
+    if full.answers.value is None:
+        rows.append(Row("onnxruntime", "failed", full.answers.problem))
     else:
-        rows += list(_onnxruntime(file, sessions, inputs, answers))
-        rows.append(_golden(file, sessions, evidence.golden))
+        at = drawn(len(inputs), budget.examples(len(inputs)))
+        at = np.arange(len(inputs)) if len(at) == len(inputs) else at
+        none, plain_ends = trials.at_none(file, inputs[at], asked.extreme, budget)
+        rows += list(_onnxruntime(file, full, none, at, budget))
+        rows.append(_golden(file, full, evidence.golden))
+        answers = [full.answers.value]
+        if none.value is not None and len(at) == len(inputs):
+            answers.append(none.value)
         rows.append(_finite(answers, reference))
         if reference is not None:
             found = compare(reference.logits, answers, reference.labels)
-            if file.card.precision != "fp32":
+            if card.precision != "fp32":
                 rows.append(_twin(reference))
-            beside = _beside(file, sessions, reference)
-            rows += list(_split(file.card, found, len(inputs), beside))
+            rows += list(_split(card, found, len(inputs), _beside(full, reference)))
         else:
             rows.append(Row("test split", "skipped", str(evidence.reference)))
-        rows += list(_as_a_device_asks(file, sessions, inputs, answers, evidence, rows))
+        single = full.few
+        if reference is not None and reference.twin is not None:
+            twin = reference.twin
+            single = trials.attempt(lambda: twin(asked.images, 1))
+        rows += asking.few_at_a_time(card, asked, single)
+        rows.append(asking.extreme_inputs(card, asked, full.ends, plain_ends))
+        if full.ends.value is not None:
+            told = reference is not None or isinstance(evidence.golden, Golden)
+            alone = told and all(row.passed for row in rows)
+            expected = expecting(inputs, full.answers.value, asked, full.ends.value)
+            rows += elsewhere(file, expected, evidence, budget, alone=alone)
     rows.append(_again(file, evidence.remake))
     failed = any(not row.passed for row in rows)
     skipped = any(row.status == "skipped" for row in rows)
     return Proof(
         verdict="failed" if failed else "intact" if skipped else "proved",
         file_sha256=file.sha256,
-        run=file.card.run,
-        precision=file.card.precision,
+        run=card.run,
+        precision=card.precision,
         rows=rows,
         examples=len(reference.labels) if reference else 0,
         comparison=found,
-        batch_sizes=trials.sizes(file.card),
-        golden=_new_golden(file.card, reference, answers),
+        batch_sizes=full.spread.value[1] if full.spread.value else (),
+        golden=_new_golden(card, reference, full.answers.value),
     )
 
 
-def _inputs(file: ModelFile, evidence: Evidence) -> Array:
+def _inputs(file: ModelFile, evidence: Evidence, budget: Budget) -> Array:
     """Return what the file is run on: the test split, else golden inputs, else random bytes."""
     if isinstance(evidence.reference, Reference):
         return evidence.reference.images
-    if isinstance(evidence.golden, Golden):
+    if isinstance(evidence.golden, Golden) and _fits(evidence.golden, file.card):
         return evidence.golden.inputs
-    shape = (64, *file.card.input.shape)
+    shape = (budget.examples(64), *file.card.input.shape)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def _fits(golden: Golden | str, card: Card) -> bool:
+    return isinstance(golden, Golden) and golden.inputs.shape[1:] == card.input.shape
+
+
 def _onnxruntime(
-    file: ModelFile, sessions: trials.Both, inputs: Array, answers: trials.Answers
+    file: ModelFile, full: trials.Full, none: Tried[Answers], at: Array, budget: Budget
 ) -> Iterator[Row]:
-    """Hold onnxruntime against itself: without and with its optimizations, and at every batch."""
-    precision = file.card.precision
-    (_, full), (_, none) = answers
-    far, flips = apart(none, full, SPREAD[precision])
-    figure = f"{far:.1e} apart, {flips} labels differ; at most {SPREAD[precision]:.0e}"
+    """Hold onnxruntime against itself: without and with its optimizations, and at every batch.
+
+    `at` are the places of the inputs that were asked without.
+    """
+    assert full.answers.value is not None
+    bound = SPREAD[file.card.precision]
     name = "onnxruntime at no and full optimization"
-    yield judged(name, far <= SPREAD[precision] and not flips, figure)
-    sizes = trials.sizes(file.card)
-    name = f"batches {', '.join(str(size) for size in sizes)}"
-    worst, problem = trials.attempt(lambda: trials.spread_over_batches(sessions.full, inputs))
-    if worst is None:
-        yield Row(name, "failed", problem)
+    if none.value is None:
+        yield Row(name, "failed", none.problem)
     else:
-        yield judged(name, worst <= PROBABILITY_BOUND, f"{worst:.1e} apart")
+        far, flips = apart(none.value[1], full.answers.value[1][at], bound)
+        figure = f"{far:.1e} apart, {flips} labels differ in {len(at):,} examples"
+        yield judged(name, far <= bound and not flips, f"{figure}; at most {bound:.0e}")
+    sizes, examples = trials.batches(file, budget)
+    if full.spread.value is None:
+        yield Row(_batches(sizes), "failed", full.spread.problem)
+    else:
+        far, sizes = full.spread.value
+        figure = f"{far:.1e} apart in {examples} examples"
+        yield judged(_batches(sizes), far <= PROBABILITY_BOUND, figure)
 
 
-def _finite(answers: trials.Answers, reference: Reference | None) -> Row:
+def _batches(sizes: tuple[int, ...]) -> str:
+    return f"batches {', '.join(str(size) for size in sizes)}"
+
+
+def _finite(answers: Sequence[Answers], reference: Reference | None) -> Row:
     """Look at everything that was answered: probabilities may be finite where logits are not."""
     sound = finite(*(part for pair in answers for part in pair))
     what = "test examples" if reference else "inputs"
@@ -162,29 +202,27 @@ def _finite(answers: trials.Answers, reference: Reference | None) -> Row:
     return judged("finite outputs", bool(sound.all()), figure)
 
 
-def _golden(file: ModelFile, sessions: trials.Both, golden: Golden | str) -> Row:
+def _golden(file: ModelFile, full: trials.Full, golden: Golden | str) -> Row:
     name = "golden vectors"
     if isinstance(golden, str):
         return Row(name, "skipped", golden)
     bound = SPREAD[file.card.precision]
-    if golden.inputs.shape[1:] != file.card.input.shape:
+    if not _fits(golden, file.card):
         return Row(name, "failed", f"they are of another input, {golden.inputs.shape[1:]}")
-    found, problem = trials.attempt(lambda: sessions.full.run(golden.inputs)[1])
-    if found is None:
-        return Row(name, "failed", problem)
-    far, flips = apart(found, golden.probabilities, bound)
+    if full.golden.value is None:
+        return Row(name, "failed", full.golden.problem)
+    far, flips = apart(full.golden.value[1], golden.probabilities, bound)
     figure = f"{len(golden.labels)} examples, {far:.1e} off, {flips} labels differ"
     return judged(name, far <= bound and not flips, figure)
 
 
-def _beside(file: ModelFile, sessions: trials.Both, reference: Reference) -> Agreement:
-    """Ask an int8 or fp16 file about the examples without labels."""
-    if reference.unlabelled is None or reference.said is None:
+def _beside(full: trials.Full, reference: Reference) -> Agreement:
+    """Count on how many of the examples without labels a smaller file is its twin's opinion."""
+    if reference.said is None:
         return Agreement(0, 0)
-    images, size = reference.unlabelled, footprint.at_once(footprint.activations(file.model), 64)
-    found, _ = trials.attempt(lambda: trials.run_all(sessions.full, images, size)[1])
-    alike = 0 if found is None else int((found.argmax(1) == reference.said).sum())
-    return Agreement(alike, len(images))
+    answers = full.beside.value
+    alike = 0 if answers is None else int((answers[1].argmax(1) == reference.said).sum())
+    return Agreement(alike, len(reference.said))
 
 
 def _split(card: Card, found: Comparison | None, examples: int, beside: Agreement) -> Iterator[Row]:
@@ -237,35 +275,6 @@ def _exact(found: Comparison) -> Iterator[Row]:
     yield judged("same label", found.flips == 0, figure)
 
 
-def _as_a_device_asks(
-    file: ModelFile,
-    sessions: trials.Both,
-    inputs: Array,
-    answers: trials.Answers,
-    evidence: Evidence,
-    rows: Sequence[Row],
-) -> Iterator[Row]:
-    """Ask one at a time, extreme inputs, and other runtimes; `rows` are those judged so far."""
-    card = file.card
-    reference = evidence.reference if isinstance(evidence.reference, Reference) else None
-    asked = asking.questions(card, reference)
-    at_once: Run = lambda images, size: trials.run_all(sessions.full, images, size)  # noqa: E731
-    twin = reference.twin if reference is not None else None
-    found = list(asking.few_at_a_time(card, asked, twin or at_once))
-    ends, problem = trials.attempt(lambda: trials.at_both(sessions, asked.extreme))
-    if ends is None:
-        yield from (*found, Row(asking.EXTREME, "failed", problem))
-        return
-    found.append(asking.extreme_inputs(card, asked, ends))
-    yield from found
-    told = reference is not None or isinstance(evidence.golden, Golden)
-    logits, likely = (np.concatenate(each) for each in zip(answers[0], ends[0], strict=True))
-    images = np.concatenate([inputs, asked.extreme])
-    expected = Expected(images, logits, likely, asked)
-    alone = told and all(row.passed for row in (*rows, *found))
-    yield from elsewhere(file, expected, evidence, alone=alone)
-
-
 def _again(file: ModelFile, remake: Callable[[], bytes] | str) -> Row:
     if isinstance(remake, str):
         return Row("exported again", "skipped", remake)
@@ -274,14 +283,12 @@ def _again(file: ModelFile, remake: Callable[[], bytes] | str) -> Row:
     return judged("exported again", made == file.data, figure)
 
 
-def _new_golden(
-    card: Card, reference: Reference | None, answers: trials.Answers | None
-) -> Golden | None:
+def _new_golden(card: Card, reference: Reference | None, answers: Answers | None) -> Golden | None:
     """Choose golden vectors from the test split: PyTorch's answers, or a quantized file's own."""
     if reference is None or answers is None:
         return None
-    at = chosen(reference.labels)
-    logits = reference.logits[at] if card.precision == "fp32" else answers[0][0][at]
+    at = chosen(reference.labels, count_for(card.input.shape))
+    logits = reference.logits[at] if card.precision == "fp32" else answers[0][at]
     if not np.isfinite(logits).all():
         return None
     probabilities = softmax32(logits)

@@ -14,9 +14,9 @@ from zoo.export.targets import oldest_onnxruntime
 def structure(file: ModelFile, reference: Reference | None) -> Iterator[Row]:
     """Say what opening the file has checked already, and whether the run's weights are finite."""
     card = file.card
-    oldest = oldest_onnxruntime(file.opset, file.model.ir_version)
+    oldest = oldest_onnxruntime(file.opset, file.ir_version)
     operators = f"{len(file.operators)} of ONNX's own, opset {file.opset}, IR"
-    operators += f" {file.model.ir_version}; onnxruntime {oldest} and later"
+    operators += f" {file.ir_version}; onnxruntime {oldest} and later"
     yield Row("bytes and seal", "passed", f"{len(file.data):,} bytes, {file.sha256[:12]}")
     yield Row("ONNX checker, strict shape inference", "passed", "sound")
     yield Row("operators", "passed", operators + (f"; fit for {card.target}" * bool(card.target)))

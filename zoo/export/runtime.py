@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from zoo.api import ImageInput
-from zoo.errors import ModelFileError, first_line
+from zoo.errors import ModelFileError, OutOfMemory, first_line, ran_out
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
 from zoo.export.seal import check_seal, hint, read_model
 
@@ -30,7 +30,7 @@ class Session:
         """Raw bytes, uint8 N x C x H x W -> logits and probabilities, float32 N x classes.
 
         The axes are moved, and a last batch filled up, where the file wants that. Raises
-        `ModelFileError` where onnxruntime fails.
+        `ModelFileError` where onnxruntime fails, `OutOfMemory` where that is the reason.
         """
         count, fixed = len(images), self.card.batch
         if fixed is not None and count != fixed:
@@ -41,6 +41,8 @@ class Session:
             feed = {INPUT: np.ascontiguousarray(images)}
             logits, probabilities = self.session.run(list(OUTPUTS), feed)
         except Exception as error:
+            if ran_out(error):
+                raise OutOfMemory(f"onnxruntime ran out of memory on {_counted(count)}.") from error
             raise ModelFileError(
                 f"onnxruntime cannot run '{self.path}': {first_line(error)}."
             ) from None
@@ -66,11 +68,13 @@ def open_session(
     level: Level = "full",
     threads: int = 0,
     sealed: bool = True,
+    lean: bool = False,
 ) -> Session:
     """Open a file that zoo exported; `level` says how far onnxruntime may rewrite it.
 
     `data` are its bytes where they have been read already, `threads` 0 for onnxruntime's choice; a
-    file in the making is not `sealed` yet.
+    file in the making is not `sealed` yet. A `lean` session gives memory back after each run, where
+    it would keep what its largest batches took; its answers are the same.
 
     Raises `ModelFileError` where it is missing, truncated, not ONNX, not ours, changed since it
     was sealed, or where its inputs and outputs are not what its metadata says.
@@ -79,6 +83,7 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not lean
     if level == "none":
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -92,12 +97,18 @@ def open_session(
             for side in (session.get_inputs(), session.get_outputs())
         ]
     except Exception as error:
+        if ran_out(error):
+            raise OutOfMemory(f"onnxruntime ran out of memory as it loaded '{path}'.") from error
         raise ModelFileError(_unloadable(path, data, error)) from None
     card = from_metadata(metadata, path)
     if sealed:
         check_seal(data, path)
     _check_ports(path, ports, card)
     return Session(path, card, session)
+
+
+def _counted(count: int) -> str:
+    return "a single example" if count == 1 else f"a batch of {count}"
 
 
 def input_array(images: list[Array], input: ImageInput) -> Array:

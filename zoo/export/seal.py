@@ -18,8 +18,8 @@ def seal(data: bytes) -> bytes:
     start = _place(data)
     if start is None:
         raise ValueError("there is no single place for a seal")
-    blank = data[:start] + BLANK + data[start + 64 :]
-    return data[:start] + _digest(blank) + data[start + 64 :]
+    view = memoryview(data)  # a slice of bytes would be a copy, and weights are large
+    return b"".join((view[:start], _digest(data, start), view[start + 64 :]))
 
 
 def check_seal(data: bytes, path: object) -> None:
@@ -30,7 +30,7 @@ def check_seal(data: bytes, path: object) -> None:
             f"'{path}' has no seal: it was not exported by zoo, or was cut or written anew since."
             " Type: zoo export RUN"
         )
-    if data[start : start + 64] != _digest(data[:start] + BLANK + data[start + 64 :]):
+    if data[start : start + 64] != _digest(data, start):
         raise ModelFileError(
             f"'{path}' was changed after it was exported: its bytes do not match its seal, {KEY}."
             " Type: zoo export RUN"
@@ -69,5 +69,9 @@ def _place(data: bytes) -> int | None:
     return found + len(MARK) if found >= 0 and data.count(MARK) == 1 else None
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).hexdigest().encode()
+def _digest(data: bytes, start: int) -> bytes:
+    """Take the SHA-256 with the place of the seal blank."""
+    view, digest = memoryview(data), hashlib.sha256()
+    for part in (view[:start], BLANK, view[start + 64 :]):
+        digest.update(part)
+    return digest.hexdigest().encode()

@@ -86,7 +86,9 @@ def caller(session: Any, batch: int) -> Callable[[], object]:
     return lambda: session.run(None, feed)
 
 
-def time_runs(call: Callable[[], object], runs: int, seconds: float) -> list[float]:
+def time_runs(
+    call: Callable[[], object], runs: int, seconds: float, least: int = LEAST
+) -> list[float]:
     """Call again and again; return the seconds of each. Fewer than `runs` where time runs out."""
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -95,7 +97,7 @@ def time_runs(call: Callable[[], object], runs: int, seconds: float) -> list[flo
         call()
         now = time.perf_counter()
         times.append(now - begun)
-        if now >= end and len(times) >= LEAST:
+        if now >= end and len(times) >= least:
             break
     return times
 
@@ -108,11 +110,18 @@ def percentiles(times: list[float]) -> dict[str, float]:
 
 def answer_round(call: Callable[[], object], order: dict[str, Any]) -> dict[str, Any]:
     """Warm up, time a round of runs, and return its percentiles in seconds."""
-    half = order["seconds"] / 2
-    if order["warmup"]:
-        time_runs(call, order["warmup"], half)
-    times = time_runs(call, order["runs"], half if order["warmup"] else order["seconds"])
+    half, least = order["seconds"] / 2, order.get("least", LEAST)
+    warmup = order["warmup"] if least > 1 else 0  # slow calls are warm after the first
+    if warmup:
+        time_runs(call, warmup, half, least)
+    times = time_runs(call, order["runs"], half if warmup else order["seconds"], least)
     return {**percentiles(times), "runs": len(times)}
+
+
+def answer_first(call: Callable[[], object]) -> dict[str, float]:
+    """Call for the first time, and twice more: the seconds of the first, and of the quickest."""
+    times = time_runs(call, LEAST, 0)
+    return {"first_seconds": times[0], "seconds": min(times)}
 
 
 def memory() -> dict[str, int | None]:
@@ -134,7 +143,7 @@ def _bytes(model: bytes | Path) -> bytes:
     return model if isinstance(model, bytes) else model.read_bytes()
 
 
-def _open(order: dict[str, Any]) -> tuple[dict[int, Callable[[], object]], dict[str, Any]]:
+def _open(order: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     begun = time.perf_counter()
     import onnxruntime
 
@@ -143,21 +152,14 @@ def _open(order: dict[str, Any]) -> tuple[dict[int, Callable[[], object]], dict[
     names = {name.removesuffix("ExecutionProvider").lower(): name
              for name in onnxruntime.get_available_providers()}  # fmt: skip
     if order["provider"] not in names:
-        return {}, {"unknown_provider": True, "providers": sorted(names)}
+        return None, {"unknown_provider": True, "providers": sorted(names)}
     data = Path(order["file"]).read_bytes()
     loading = time.perf_counter()
     session = open_raw(data, order["threads"], names[order["provider"]])
     loaded = time.perf_counter()
-    calls, first = {}, {}
-    for batch in order["batches"]:
-        calls[batch] = caller(session, batch)
-        started = time.perf_counter()
-        calls[batch]()
-        first[batch] = time.perf_counter() - started
-    return calls, {
+    return session, {
         "import_seconds": imported - begun,
         "load_seconds": loaded - loading,
-        "first_seconds": first,
         "provider": session.get_providers()[0],
         "onnxruntime": onnxruntime.__version__,
         "memory_before": before,
@@ -165,17 +167,21 @@ def _open(order: dict[str, Any]) -> tuple[dict[int, Callable[[], object]], dict[
 
 
 def main() -> None:
-    """Answer orders from stdin: first a file to open, then rounds of runs, at last the memory."""
+    """Answer orders from stdin: a file to open, first calls, rounds of runs, at last the memory."""
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     calls: dict[int, Callable[[], object]] = {}
+    session: Any = None
     answer: dict[str, Any]
     for line in sys.stdin:
         order = json.loads(line)
         try:
             if "file" in order:
-                calls, answer = _open(order)
+                session, answer = _open(order)
+            elif "first" in order:
+                calls[order["first"]] = caller(session, order["first"])
+                answer = answer_first(calls[order["first"]])
             elif "batch" in order:
                 answer = answer_round(calls[order["batch"]], order)
             else:

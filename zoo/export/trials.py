@@ -4,95 +4,197 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from zoo.errors import ModelFileError, first_line
-from zoo.export.card import INPUT, OUTPUTS, Card
+from zoo.errors import ModelFileError, OutOfMemory, first_line, ran_out
+from zoo.export.budget import BATCH_SIZES, Budget, drawn
+from zoo.export.card import INPUT, OUTPUTS
 from zoo.export.modelfile import ModelFile
 from zoo.export.runtime import Array, Session, open_session
 from zoo.export.runtimes import Answer, run
 
-BATCH_SIZES = (1, 2, 7, 64, 257)
 ONNX_REFERENCE = "onnx.reference"
-REFERENCE_EXAMPLES = 16
-"""ONNX's own reference is plain numpy, 10 ms and more an example."""
 OTHER_EXAMPLES = 257
 
 T = TypeVar("T")
-Answers = tuple[tuple[Array, Array], tuple[Array, Array]]
-"""Logits and probabilities at full optimization, then at none."""
+Answers = tuple[Array, Array]
+"""Logits and probabilities, N x classes."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Both:
-    """A file opened at full and at no optimization."""
+class Tried(Generic[T]):
+    """What came of asking onnxruntime; `problem` says why nothing did."""
 
-    full: Session
-    none: Session
-
-
-def open_both(file: ModelFile) -> Both:
-    return Both(*(open_session(file.path, file.data, level=level) for level in ("full", "none")))
+    value: T | None = None
+    problem: str = ""
 
 
-def attempt(call: Callable[[], T]) -> tuple[T | None, str]:
-    """Call; return None and the reason where onnxruntime fails."""
+def attempt(call: Callable[[], T]) -> Tried[T]:
+    """Call, and catch onnxruntime's failing; `OutOfMemory` comes through."""
     try:
-        return call(), ""
+        return Tried(call())
     except ModelFileError as error:
-        return None, str(error)
+        return Tried(None, str(error))
 
 
-def at_both(sessions: Both, inputs: Array) -> Answers:
-    """Run all inputs, at another batch size on each side."""
-    return run_all(sessions.full, inputs, 64), run_all(sessions.none, inputs, 257)
+def smaller(call: Callable[[int], T], size: int) -> T:
+    """Call with a batch size, with half of it where memory ends, and so on down to 1."""
+    while True:
+        try:
+            return call(size)
+        except OutOfMemory:
+            if size == 1:
+                raise
+            size //= 2
 
 
-def sizes(card: Card) -> tuple[int, ...]:
-    return BATCH_SIZES if card.batch is None else (card.batch,)
+def run_all(session: Session, inputs: Array, most: int) -> Answers:
+    """Run inputs in batches of at most so many, all of one size, or of the file's own.
+
+    The last one is filled up. Where memory ends batches are halved, but for a fixed one.
+    """
+    if session.card.batch:
+        return in_batches(session, inputs, session.card.batch)
+    count = len(inputs)
+
+    def run(size: int) -> Answers:
+        return in_batches(session, inputs, -(-count // -(-count // size)))
+
+    return smaller(run, min(most, count)) if count else in_batches(session, inputs, 1)
 
 
-def spread_over_batches(session: Session, inputs: Array) -> float:
+def in_batches(session: Session, inputs: Array, size: int) -> Answers:
+    """Run inputs in batches of exactly one size; the last one is filled up by the first inputs."""
+    parts = []
+    for start in range(0, len(inputs), size):
+        part = inputs[start : start + size]
+        if missing := size - len(part):
+            more = np.resize(inputs[:missing], (missing, *inputs.shape[1:]))
+            part = np.concatenate([part, more])
+        parts.append(session.run(part))
+    if not parts:
+        nothing = np.zeros((0, len(session.card.labels)), dtype=np.float32)
+        return nothing, nothing
+    logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    return logits[: len(inputs)], probabilities[: len(inputs)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Full:
+    """What a file answers as it is run by default: every example, then all other questions."""
+
+    answers: Tried[Answers]
+    spread: Tried[tuple[float, tuple[int, ...]]]
+    golden: Tried[Answers]
+    few: Tried[Answers]
+    ends: Tried[Answers]
+    beside: Tried[Answers]
+
+
+def at_full(
+    file: ModelFile,
+    inputs: Array,
+    golden: Array | None,
+    few: Array,
+    ends: Array,
+    beside: Array,
+    budget: Budget,
+) -> Full:
+    """Open a file at full optimization and ask it; the session is closed before this returns.
+
+    `few` are asked in the smallest batches; `beside` are examples that have no label.
+    """
+    session = open_session(file.path, file.data, lean=True)
+    answers = attempt(lambda: run_all(session, inputs, budget.batch(64)))
+    if answers.value is None:
+        none: Tried[Any] = Tried(None, answers.problem)
+        return Full(answers, none, none, none, none, none)
+    sizes, examples = batches(file, budget)
+    some = inputs[drawn(len(inputs), examples)]
+    return Full(
+        answers,
+        attempt(lambda: spread_over_batches(session, some, sizes, examples)),
+        attempt(lambda: run_all(session, some[:0] if golden is None else golden, budget.batch(64))),
+        attempt(lambda: run_all(session, few, 1)),
+        attempt(lambda: run_all(session, ends, budget.batch(64))),
+        attempt(lambda: run_all(session, beside, budget.batch(64))),
+    )
+
+
+def at_none(
+    file: ModelFile, inputs: Array, ends: Array, budget: Budget
+) -> tuple[Tried[Answers], Tried[Answers]]:
+    """Open a file without optimizations; return its answers to inputs and to extreme ones."""
+    session = open_session(file.path, file.data, level="none", lean=True)
+    return (
+        attempt(lambda: run_all(session, inputs, budget.batch(257))),
+        attempt(lambda: run_all(session, ends, budget.batch(257))),
+    )
+
+
+def batches(file: ModelFile, budget: Budget) -> tuple[tuple[int, ...], int]:
+    """Return the batch sizes that a file is run at, and on how many examples."""
+    fixed, most = file.card.batch, max(BATCH_SIZES)
+    if fixed is None:
+        return budget.batches()
+    return (fixed,), budget.examples(most, passes=2, least=min(fixed, most))
+
+
+def spread_over_batches(
+    session: Session,
+    inputs: Array,
+    sizes: tuple[int, ...] = BATCH_SIZES,
+    examples: int = max(BATCH_SIZES),
+) -> tuple[float, tuple[int, ...]]:
     """Return how far apart the probabilities of the same inputs lie at every batch size.
 
     And in another order, for a fixed batch has one size: few inputs are joined by random bytes,
-    so that none has but its own copies beside it.
+    so that none has but its own copies beside it. Sizes at which memory ends are left out; those
+    that were run come back too.
     """
     rng = np.random.default_rng(0)
-    count = max(BATCH_SIZES)
-    if len(inputs) < count:
-        shape = (count - len(inputs), *inputs.shape[1:])
+    if len(inputs) < examples:
+        shape = (examples - len(inputs), *inputs.shape[1:])
         inputs = np.concatenate([inputs, rng.integers(0, 256, shape, dtype=np.uint8)])
-    inputs, order = inputs[:count], rng.permutation(count)
-    found = [run_all(session, inputs, size)[1] for size in sizes(session.card)]
-    found.append(run_all(session, inputs[order], 64)[1][np.argsort(order)])
+    inputs, order = inputs[:examples], rng.permutation(examples)
+    found: list[Array] = []
+    for size in sizes:
+        try:
+            found.append(in_batches(session, inputs, size)[1])
+        except OutOfMemory:
+            if not found:
+                raise
+            break
+    run = sizes[: len(found)]
+    found.append(in_batches(session, inputs[order], _shuffled(run))[1][np.argsort(order)])
     spread = np.abs(np.stack(found) - found[0]).max()
-    return float(spread) if np.isfinite(spread) else float("inf")
+    return float(spread) if np.isfinite(spread) else float("inf"), run
 
 
-def run_all(session: Session, inputs: Array, size: int) -> tuple[Array, Array]:
-    """Run inputs in batches of a size, or of the file's own; the last one is filled up."""
-    count, size = len(inputs), session.card.batch or size
-    filled = np.resize(inputs, (-(-count // size) * size, *inputs.shape[1:]))
-    parts = [session.run(filled[start : start + size]) for start in range(0, len(filled), size)]
-    logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-    return logits[:count], probabilities[:count]
+def _shuffled(sizes: tuple[int, ...]) -> int:
+    """Return the size at which inputs are taken in another order: 64, or the largest below."""
+    return sizes[0] if len(sizes) == 1 else max(size for size in sizes if size <= 64)
 
 
-def examples_of(runtime: str) -> int:
-    """Return how many examples a runtime beside onnxruntime is asked."""
-    return REFERENCE_EXAMPLES if runtime == ONNX_REFERENCE else OTHER_EXAMPLES
+def examples_of(runtime: str, budget: Budget) -> tuple[int, int]:
+    """Return how many examples and extreme inputs a runtime beside onnxruntime is asked."""
+    if runtime == ONNX_REFERENCE:
+        return budget.of_the_slow()
+    return budget.examples(OTHER_EXAMPLES, passes=2), budget.extremes()
 
 
-def elsewhere(name: str, file: ModelFile, inputs: Array) -> list[Answer]:
+def elsewhere(
+    name: str, file: ModelFile, inputs: Array, budget: Budget | None = None
+) -> list[Answer]:
     """Run inputs in another runtime, in batches and one by one; its failing is an answer too."""
-    if name == ONNX_REFERENCE:
-        return [_reference(file, inputs)]
+    at_once = budget.batch(64) if budget else 64
+    if name == ONNX_REFERENCE:  # it keeps every activation to the end
+        return [smaller(lambda size: _reference(file, inputs, size), -(-at_once // 8))]
     card, answers = file.card, []
     # The last batch of 64 is a smaller one: a runtime may answer by what it was asked before.
-    for batch in (64, 1):
+    for batch in (at_once, 1):
         answers.append(
             run(name, file.data, inputs, batch=batch, layout=card.layout, fixed_batch=card.batch)
         )
@@ -101,18 +203,19 @@ def elsewhere(name: str, file: ModelFile, inputs: Array) -> list[Answer]:
     return answers
 
 
-def _reference(file: ModelFile, inputs: Array) -> Answer:
+def _reference(file: ModelFile, inputs: Array, size: int) -> Answer:
     """Run ONNX's reference implementation: numpy, slow, written by others."""
     import onnx
     from onnx import version_converter
     from onnx.reference import ReferenceEvaluator
 
-    size, parts = file.card.batch or max(1, len(inputs)), []
+    size, parts = file.card.batch or size, []
     try:
         model = file.model
         if file.card.precision == "int8" and file.opset < 19:
             model = version_converter.convert_version(model, 19)  # it has no older dequantizing
         evaluator: Any = ReferenceEvaluator(model)
+        del model
         for start in range(0, len(inputs), size):
             part = inputs[start : start + size]
             filled = np.resize(part, (size, *part.shape[1:])) if file.card.batch else part
@@ -122,6 +225,8 @@ def _reference(file: ModelFile, inputs: Array) -> Answer:
                 found = evaluator.run(list(OUTPUTS), {INPUT: filled})
             parts.append([each[: len(part)] for each in found])
     except Exception as error:
+        if ran_out(error):
+            raise OutOfMemory(f"{ONNX_REFERENCE} ran out of memory.") from error
         reason = f"unsupported: {type(error).__name__}: {first_line(error)[:100]}"
         return Answer(ONNX_REFERENCE, onnx.__version__, problem=reason)
     logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))

@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from zoo.errors import UsageError
 from zoo.export.card import Card
+from zoo.export.limits import MEMORY
 from zoo.export.runtime import open_session
+from zoo.export.work import cost_of
 from zoo.machine import cores, processor
+from zoo.pipeline.affordable import ROUNDS, Allowance
 from zoo.pipeline.timed_sides import Order, Origin, Side, open_file, open_torch, take_turn
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
 
-ROUNDS = 5
 NEEDED = {"p95": 20, "p99": 100}
 """So many runs a round takes for a percentile to be another run than the slowest."""
 
@@ -86,6 +90,7 @@ def benchmark(
     runs: int = 500,
     warmup: int = 50,
     seconds: float = 5.0,
+    memory: int = MEMORY,
     provider: str = "cpu",
     torch: bool = True,
     run: Run | str | Path | None = None,
@@ -94,9 +99,11 @@ def benchmark(
     """Time files on random bytes: importing, loading, the first run, then `runs` at each batch.
 
     All sides take turns in rounds, for a machine is now faster, now slower. `seconds` bounds each
-    file at each batch size. A file of a fixed batch is run at its own. PyTorch runs eagerly on as
-    many threads, from the run that a file came from; `run` says which where it is not found by
-    itself. p95 takes 100 runs in all, p99 500. Raises `ModelFileError` or `UsageError`.
+    file at each batch size, `memory` what the activations of a batch may take, in bytes: a batch
+    that does not fit, by an estimate from a first call, is left out, and `notes` say so. A file of
+    a fixed batch is run at its own. PyTorch runs eagerly on as many threads, from the run that a
+    file came from; `run` says which where it is not found by itself. p95 takes 100 runs in all, p99
+    500. Raises `ModelFileError` or `UsageError`.
     """
     if not files or not batches or min((*batches, threads, runs)) < 1 or seconds <= 0:
         raise UsageError("Benchmarking takes a file, and batches, threads and runs from 1.")
@@ -108,21 +115,23 @@ def benchmark(
     share: Order = {"runs": -(-runs // ROUNDS), "seconds": seconds / ROUNDS}
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
-        sides = []
+        sides, allowances = [], []
         for path, each in zip(paths, sizes, strict=True):
             current().note(f"loading {path.name}")
-            sides.append(open_file(stack, path, each, threads, provider))
+            allowances.append(Allowance(seconds, memory, _activations(path)))
+            sides.append(open_file(stack, path, each, threads, provider, allowances[-1], notes))
         origins: dict[str, Side] = {}
         if torch and provider != "cpu":
             notes.append(
                 f"PyTorch was left out: it is measured beside provider cpu alone, not {provider}."
             )
         elif torch:
-            origins = open_torch(stack, paths, cards, sizes, threads, origin, notes)
+            run_at = [side.batches for side in sides]
+            origins = open_torch(stack, paths, cards, run_at, threads, origin, allowances, notes)
         for turn in range(ROUNDS):
             current().note(f"round {turn + 1} of {ROUNDS}")
             for side in (*sides, *origins.values()):
-                take_turn(side, {**share, "warmup": 0 if turn else warmup})
+                take_turn(side, {**share, "warmup": 0 if turn else warmup}, turn)
         memories = [side.ask({"memory": True}) for side in sides]
     by_torch = {run: _timings(side, None, None) for run, side in origins.items()}
     first = _timings(sides[0], None, None)
@@ -141,6 +150,14 @@ def benchmark(
         notes=notes + _slower(found),
         versions=_versions(sides, eager),
     )
+
+
+def _activations(path: Path) -> int:
+    """Return the bytes of one example's activations; 0 where they cannot be told."""
+    try:
+        return cost_of(onnx.load(path)).activations
+    except Exception:  # whatever it holds, onnxruntime has loaded it
+        return 0
 
 
 def _timings(side: Side, first: list[Timing] | None, torch: list[Timing] | None) -> list[Timing]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo import runs
-from zoo.errors import ProofError, UsageError, ZooError
+from zoo.config import size_text
+from zoo.errors import OutOfMemory, ProofError, UsageError, ZooError
 from zoo.export import golden as vectors
 from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
+from zoo.export.limits import LEAST, MEMORY
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.proof import LOSSES, TWIN, Evidence, Proof, Reference, prove
 from zoo.export.runtimes import how_to_install, installed
@@ -52,6 +55,7 @@ def export(
     runtimes: Sequence[str] | None = None,
     partial: bool = False,
     without_seen: bool = False,
+    memory: int = MEMORY,
     workspace: Workspace | None = None,
 ) -> Exported:
     """Write a finished finetuning as one ONNX file, by default `model.onnx` in the run's folder.
@@ -60,8 +64,10 @@ def export(
     its name only when it is proved: onnxruntime has reproduced PyTorch on the whole test split,
     or a smaller file its fp32 twin within its bounds; `ProofError` otherwise. `partial` lets rows
     be skipped. `runtimes` must run it as well; None asks `ZOO_RUNTIMES`, else only reports those
-    that are installed. `proof.json` stands beside it. Raises `DataError` where the test split
-    changed and has examples by now that the run has seen, unless `without_seen` leaves them out.
+    that are installed. `memory` bounds, in bytes, what a batch may take while it is proved; it
+    changes nothing of the file. `proof.json` stands beside it. Raises `DataError` where the test
+    split changed and has examples by now that the run has seen, unless `without_seen` leaves them
+    out, and `OutOfMemory` where memory ends even so.
     """
     workspace = workspace or Workspace()
     config = settled(config or ExportConfig())
@@ -73,15 +79,15 @@ def export(
     if target.suffix != ".onnx":
         named = target.with_suffix(".onnx")
         raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
-    with cpu_threads(run.record.threads):
-        source = model_files.read(run, workspace, "export", without_seen=without_seen)
+    with cpu_threads(run.record.threads), _advising(memory, "No file was written: "):
+        source = model_files.read(run, workspace, "export", memory, without_seen=without_seen)
         current().note("exporting")
         made = shrinking.make(source, config)
         with workshop(target) as folder:
             candidate = folder / target.name
             candidate.write_bytes(made.data)
             current().note("proving with onnxruntime")
-            file = open_model(candidate)
+            file = open_model(candidate, made.data)
             evidence = Evidence(
                 reference=_apart(
                     source, shrinking.reference_of(source, file, made.twin, made.samples)
@@ -92,7 +98,7 @@ def export(
                 others=others,
                 at_opset=_at_opset(source, file),
             )
-            proof = prove(file, evidence)
+            proof = prove(file, evidence, memory=memory)
         if proof.verdict == "failed" or not (proof.passed or partial):
             raise ProofError(f"No file was written: {failure(proof)}")
         # The proof first: a model under its final name always has one.
@@ -112,6 +118,7 @@ def validate(
     *,
     run: Run | str | Path | None = None,
     runtimes: Sequence[str] | None = None,
+    memory: int = MEMORY,
     workspace: Workspace | None = None,
 ) -> Proof:
     """Prove a file that zoo exported once more, by all that is at hand.
@@ -119,18 +126,20 @@ def validate(
     The run is the one given, the one whose folder the file lies in, or the one of the file's
     metadata under the runs folder; golden vectors are those of the `proof.json` beside the file,
     or beside it in its run. What is not there is skipped, and the verdict `intact` at best. Test
-    examples that were left out of the file's own measure are left out again.
-    Raises `ModelFileError` for a file whose structure is not sound.
+    examples that were left out of the file's own measure are left out again. `memory` is as for
+    `export`. Raises `ModelFileError` for a file whose structure is not sound, and `OutOfMemory`.
     """
     workspace = workspace or Workspace()
     file = open_model(Path(model))
     gates, others = _chosen(runtimes, file.card.target or None)
     found = workspace.finetuned(run) if run is not None else _origin(file, workspace)
     golden = _golden_beside(file, found)
-    if isinstance(found, str):
-        return prove(file, Evidence(found, golden, found, gates, others))
-    with cpu_threads(found.record.threads):
-        return prove(file, _evidence(file, found, golden, gates, others, workspace))
+    with _advising(memory, "The proof was not finished: "):
+        if isinstance(found, str):
+            return prove(file, Evidence(found, golden, found, gates, others), memory=memory)
+        with cpu_threads(found.record.threads):
+            evidence = _evidence(file, found, golden, gates, others, workspace, memory)
+            return prove(file, evidence, memory=memory)
 
 
 def failure(proof: Proof) -> str:
@@ -163,11 +172,16 @@ def _evidence(
     gates: tuple[str, ...],
     others: tuple[str, ...],
     workspace: Workspace,
+    memory: int,
 ) -> Evidence:
     """Gather what the run has to say; a data set that is gone leaves its rows to be skipped."""
     try:
         left_out = file.card.left_out > 0
-        source = model_files.read(run, workspace, "validate", without_seen=left_out, refuse=False)
+        source = model_files.read(
+            run, workspace, "validate", memory, without_seen=left_out, refuse=False
+        )
+    except OutOfMemory:
+        raise
     except ZooError as error:
         reason = f"the run cannot be read again: {error}"
         return Evidence(reason, golden, reason, gates, others)
@@ -181,6 +195,17 @@ def _evidence(
 def _apart(source: Source, reference: Reference) -> Reference:
     """Add whether what a file must say is said of examples that are new to the run."""
     return dataclasses.replace(reference, apart=model_files.apart_row(source.held))
+
+
+@contextlib.contextmanager
+def _advising(memory: int, what: str) -> Iterator[None]:
+    """Say what to type where memory ends."""
+    try:
+        yield
+    except OutOfMemory as error:
+        less = max(LEAST, memory // 4)
+        ways = [f"Type --memory {size_text(less)}, or close"] if less < memory else ["Close"]
+        raise OutOfMemory(f"{what}{error} {ways[0]} other programs.") from error
 
 
 def _at_opset(source: Source, file: ModelFile) -> Callable[[int], bytes]:
@@ -228,7 +253,7 @@ def _golden_beside(file: ModelFile, run: Run | str) -> Golden | str:
 
 def _own_golden(source: Source, made: shrinking.Made) -> Golden:
     """Return vectors of a file that has none yet, from what it must reproduce."""
-    at = vectors.chosen(source.labels)
+    at = vectors.chosen(source.labels, vectors.count_for(source.images.shape[1:]))
     logits = made.expected[at]
     return Golden(source.images[at], source.labels[at], logits, softmax32(logits))
 

@@ -13,6 +13,7 @@ from zoo.api import Dataset
 from zoo.export.card import NEW, Card
 from zoo.export.evidence import Row
 from zoo.export.graph import finished, to_graph
+from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile
 from zoo.export.original import Original
 from zoo.export.runtime import Array
@@ -53,19 +54,26 @@ class Source:
 
 # never elsewhere: hold_test, add_test
 def read(
-    run: Run, workspace: Workspace, by: str, *, without_seen: bool = False, refuse: bool = True
+    run: Run,
+    workspace: Workspace,
+    by: str,
+    memory: int = MEMORY,
+    *,
+    without_seen: bool = False,
+    refuse: bool = True,
 ) -> Source:
     """Load a run's classifier and its test split; the reading is recorded.
 
-    Raises `DataError` where the split has examples by now that the run was trained on, unless
-    `without_seen` leaves them out, or `refuse` is false.
+    `memory` bounds, in bytes, what a batch may take. Raises `OutOfMemory`, and `DataError` where
+    the split has examples by now that the run was trained on, unless `without_seen` leaves them
+    out, or `refuse` is false.
     """
     classifier, data = load_classifier(run, workspace)
     held = hold_test(run, data, workspace, by, without_seen=without_seen, refuse=refuse)
     examples = held.examples
     assert examples.labels is not None
     reading = run.add_test(by, **held.reading)
-    logits = outputs(classifier, examples.inputs)
+    logits = outputs(classifier, examples.inputs, memory=memory)
     accuracy = accuracy_of(logits, examples.labels)
     run.finish_test(reading, accuracy=accuracy, examples=len(examples))
     images = np.ascontiguousarray(examples.inputs.numpy())

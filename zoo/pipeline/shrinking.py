@@ -124,7 +124,7 @@ def reference_of(
             source.images, source.labels, logits, logits, wanted, original=source.original
         )
     twin = twin or full_precision(source, config)
-    run = functools.partial(run_all, open_session(Path("the fp32 twin"), twin))
+    run = functools.partial(_run, twin)
     size = footprint.at_once(bytes_of_one(twin), 64)
     logits = run(source.images, size)[0]
     wanted = card_of(source, config, float(card.metrics["accuracy"]), quantized=card.quantization)
@@ -141,6 +141,11 @@ def reference_of(
         return reference
     more = run(samples.proving, size)[0].argmax(1)
     return dataclasses.replace(reference, unlabelled=samples.proving, said=more)
+
+
+def _run(data: bytes, images: Array, size: int) -> tuple[Array, Array]:
+    """Run a file that is opened for it alone: an open one holds its weights."""
+    return run_all(open_session(Path("the fp32 twin"), data), images, size)
 
 
 def _variants(

@@ -15,6 +15,7 @@ from zoo import runs
 from zoo.errors import ModelFileError, RunError, UsageError, ZooError
 from zoo.export import timing
 from zoo.export.card import Card
+from zoo.pipeline.affordable import Allowance, Pace, paced
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -25,12 +26,29 @@ Ask = Callable[[Order], dict[str, Any]]
 
 @dataclasses.dataclass
 class Side:
-    """One side: how to ask it, what it said when it was opened, and its rounds by batch size."""
+    """One side: how to ask it, what it said when it was opened; by batch size its pace and rounds.
+
+    It is measured at the batch sizes that have a pace.
+    """
 
     ask: Ask
-    batches: list[int]
     opened: dict[str, Any]
-    rounds: dict[int, list[dict[str, Any]]]
+    paces: dict[int, Pace] = dataclasses.field(default_factory=dict)
+    rounds: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def batches(self) -> list[int]:
+        return list(self.paces)
+
+    def add(self, name: str, batches: list[int], allowance: Allowance, notes: list[str]) -> None:
+        """Call it for the first time at each batch size that it can afford."""
+        self.paces |= paced(name, batches, self._first, allowance, notes)
+
+    def _first(self, batch: int) -> float:
+        answer = self.ask({"first": batch})
+        self.opened["first_seconds"][batch] = answer["first_seconds"]
+        self.rounds[batch] = []
+        return float(answer["seconds"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,23 +74,23 @@ class Origin:
 
 
 def open_file(
-    stack: contextlib.ExitStack, path: Path, batches: list[int], threads: int, provider: str
+    stack: contextlib.ExitStack,
+    path: Path,
+    batches: list[int],
+    threads: int,
+    provider: str,
+    allowance: Allowance | None = None,
+    notes: list[str] | None = None,
 ) -> Side:
-    """Start a file's own process, in which it is imported for, loaded, and run once."""
+    """Start a file's own process, in which it is imported for, loaded, and run first."""
     ask = stack.enter_context(_process(path))
-    opened = ask(
-        {
-            "file": str(path.resolve()),
-            "batches": batches,
-            "threads": threads,
-            "provider": provider,
-        }
-    )
+    opened = ask({"file": str(path.resolve()), "threads": threads, "provider": provider})
     if opened.get("unknown_provider"):
         known = ", ".join(opened["providers"])
         raise UsageError(f"onnxruntime has no provider '{provider}' here. Installed: {known}.")
-    opened["first_seconds"] = {int(k): v for k, v in opened["first_seconds"].items()}
-    return Side(ask, batches, opened, {batch: [] for batch in batches})
+    side = Side(ask, {**opened, "first_seconds": {}})
+    side.add(str(path), batches, allowance or Allowance(), [] if notes is None else notes)
+    return side
 
 
 @contextlib.contextmanager
@@ -119,33 +137,27 @@ def open_torch(
     sizes: list[list[int]],
     threads: int,
     origin: Origin,
+    allowances: list[Allowance],
     notes: list[str],
 ) -> dict[str, Side]:
     """Load each file's run in PyTorch; what is not found is noted and left out."""
     found: dict[str, Side] = {}
-    for path, card, batches in zip(paths, cards, sizes, strict=True):
-        if card.run in found:
-            side = found[card.run]
-            new = [batch for batch in batches if batch not in side.batches]
-            side.batches += new
-            side.rounds |= {batch: [] for batch in new}
-            continue
+    for path, card, batches, allowance in zip(paths, cards, sizes, allowances, strict=True):
         try:
-            run = origin.of(path, card)
-            current().note("loading PyTorch")
-            found[card.run] = _torch_side(stack, run, card, list(batches), threads, origin)
+            if card.run not in found:
+                run = origin.of(path, card)
+                current().note("loading PyTorch")
+                found[card.run] = _torch_side(stack, run, card, threads, origin)
+            side = found[card.run]
+            if new := [batch for batch in batches if batch not in side.batches]:
+                side.add("PyTorch", new, allowance, notes)
         except ZooError as error:
             notes.append(f"PyTorch was left out for {path}: {error}")
     return found
 
 
 def _torch_side(
-    stack: contextlib.ExitStack,
-    run: Run,
-    card: Card,
-    batches: list[int],
-    threads: int,
-    origin: Origin,
+    stack: contextlib.ExitStack, run: Run, card: Card, threads: int, origin: Origin
 ) -> Side:
     import torch
 
@@ -163,17 +175,18 @@ def _torch_side(
         return lambda: classifier(images).softmax(1)
 
     def ask(order: Order) -> dict[str, Any]:
-        batch = order["batch"]
         with torch.inference_mode():
-            if batch not in calls:
-                calls[batch] = caller(batch)
-                opened["first_seconds"][batch] = timing.time_runs(calls[batch], 1, 0)[0]
-            return timing.answer_round(calls[batch], order)
+            if "first" in order:
+                calls[order["first"]] = caller(order["first"])
+                return timing.answer_first(calls[order["first"]])
+            return timing.answer_round(calls[order["batch"]], order)
 
-    opened: dict[str, Any] = {"first_seconds": {}, "torch": torch.__version__}
-    return Side(ask, batches, opened, {batch: [] for batch in batches})
+    return Side(ask, {"first_seconds": {}, "torch": torch.__version__})
 
 
-def take_turn(side: Side, order: Order) -> None:
-    for batch in side.batches:
-        side.rounds[batch].append(side.ask({**order, "batch": batch}))
+def take_turn(side: Side, order: Order, turn: int) -> None:
+    """Run a round at each batch size that has as many."""
+    for batch, pace in side.paces.items():
+        if turn < pace.rounds:
+            answer = side.ask({**order, "batch": batch, "least": pace.least})
+            side.rounds[batch].append(answer)

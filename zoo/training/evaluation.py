@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from zoo.api import Losses, TrainConfig
 from zoo.data import Batches
+from zoo.errors import OutOfMemory, ran_out
 from zoo.training.devices import autocast
+from zoo.training.footprint import MEMORY, batch_that_fits
 from zoo.training.places import Place
 from zoo.training.stopping import Stop, Stopped
 
@@ -74,9 +76,35 @@ def evaluate_losses(
 
 
 @torch.no_grad()
-def outputs(module: nn.Module, inputs: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Return a module's outputs for all inputs, in evaluation mode, on the CPU."""
+def outputs(
+    module: nn.Module, inputs: Tensor, *, batch_size: int | None = None, memory: int = MEMORY
+) -> Tensor:
+    """Return a module's outputs for all inputs, in evaluation mode, on the CPU.
+
+    Without a batch size it is 256, or what `memory`, in bytes, allows; where memory ends, half of
+    it. Raises `OutOfMemory` where one example is too much.
+    """
     module.eval()
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    parts = [module(part.to(device)).cpu() for part in torch.split(inputs, batch_size)]
-    return torch.cat(parts)
+    size = batch_size or batch_that_fits(module, inputs[:3].to(device), memory)
+    while True:
+        try:
+            return _in_batches(module, inputs, size, device)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            if size == 1:
+                raise OutOfMemory("PyTorch ran out of memory on a single example.") from error
+            size //= 2
+
+
+def _in_batches(module: nn.Module, inputs: Tensor, size: int, device: torch.device) -> Tensor:
+    """Copy what comes out at once: a view of it would hold a batch's whole activations."""
+    found: Tensor | None = None
+    for start in range(0, max(1, len(inputs)), size):
+        part = module(inputs[start : start + size].to(device))
+        if found is None:
+            found = part.new_empty((len(inputs), *part.shape[1:]), device="cpu")
+        found[start : start + size] = part
+    assert found is not None
+    return found

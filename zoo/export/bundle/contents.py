@@ -85,7 +85,7 @@ def assemble(
 
 def _fill(folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, bytes]) -> None:
     card = model.card
-    oldest = oldest_onnxruntime(model.opset, model.model.ir_version) or "1.15"
+    oldest = oldest_onnxruntime(model.opset, model.ir_version) or "1.15"
     (folder / MODEL).write_bytes(model.data)
     (folder / "proof.json").write_text(json.dumps(proof, indent=2) + "\n", encoding="utf-8")
     for name, data in device_files().items():
@@ -146,7 +146,7 @@ def describe(model: ModelFile, oldest: str, readings: Any) -> dict[str, Any]:
             "sha256": model.sha256,
             "bytes": len(model.data),
             "opset": model.opset,
-            "ir_version": int(model.model.ir_version),
+            "ir_version": model.ir_version,
             "precision": card.precision,
             "oldest_onnxruntime": oldest,
         },
