@@ -370,10 +370,8 @@ def test_a_backbone_goes_through_every_verb_beside_them(
     assert record["backbone"]["plugin"] == "plugzoo:conv"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if i else []) for i, n in enumerate(GOOD_POINTS)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOOD_POINTS)
 def test_a_good_plugin_works_beside_them(
     name: str, verb: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -390,7 +388,10 @@ def test_a_good_plugin_works_beside_them(
 
 @pytest.mark.parametrize(
     "command",
-    ["pretrain mlp", "pretrain mlp --help", "show backbone mlp --json", "finetune --backbone mlp"],
+    [
+        *("pretrain mlp", "pretrain mlp --help", "show backbone mlp --json"),
+        pytest.param("finetune --backbone mlp", marks=pytest.mark.slow),  # it imports torch first
+    ],
 )
 def test_a_name_of_two_plugins_says_what_to_type(command: str, verb: Callable[..., Any]) -> None:
     result = verb(*command.split(), status=1)

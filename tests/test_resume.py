@@ -213,6 +213,7 @@ def done(result: Any) -> Any:
 # --- through the real command ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pretraining_that_was_killed_and_stopped_ends_as_if_it_never_was(
     cli: Cli, tell: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -287,6 +287,7 @@ def limited(tmp_path: Path, module: str, limit: int, *args: object) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_training(tmp_path: Path) -> None:
     result = limited(tmp_path, "pretraining", 40_000, "pretrain", "mlp", *QUICK)
     refused(result, 1, "Error: File too large", "weights.safetensors'")
@@ -304,6 +305,7 @@ def test_a_disk_that_fills_while_exporting(trained: Any, tmp_path: Path) -> None
     assert not [p.name for p in tmp_path.iterdir() if "onnx" in p.name or "proof" in p.name]
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_told_in_one_line(trained: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "zoo", "export", trained.finetuned.name, "--quiet"]
     if os.geteuid() == 0:  # whom permissions do not bind, until that power is taken away

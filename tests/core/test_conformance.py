@@ -29,7 +29,7 @@ def failed(report: Report) -> dict[str, str]:
 
 LONG = ("conv", "conv-nano", "conv-patch", "conv-residual", "adversarial", "distill", "masked",
         "redundancy", "sparse", "variational", "fashion-1000", "fashion-conv", "fashion-few",
-        "mnist-conv", "mnist-few", "mnist-nano")  # fmt: skip
+        "mnist-conv", "mnist-few", "mnist-nano", "mnist-to-fashion", "fashion-mlp")  # fmt: skip
 """What takes seconds each: checked whole with the slow tests."""
 
 
