@@ -60,6 +60,9 @@ def backbone(fault: str) -> Any:
                 codes: Tensor = self.linear(inputs.flatten(1))
                 if fault == "batch-dependent":
                     codes = codes - codes.mean(0)
+                if fault == "blind-to-the-dark":
+                    brightest = inputs.flatten(1).amax(1, keepdim=True)
+                    codes = codes + (brightest + 1).log()  # black is -1
                 if fault == "detached-parameter":
                     codes = codes * self.scale.detach()
                 if fault == "hidden-state":
@@ -101,6 +104,7 @@ def backbone(fault: str) -> Any:
 FAULTY_BACKBONES = (
     "sound",
     "batch-dependent",
+    "blind-to-the-dark",
     "unused-parameter",
     "detached-parameter",
     "stray-parameter",

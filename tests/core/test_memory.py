@@ -127,6 +127,19 @@ def test_where_one_example_is_too_much_the_message_says_memory(
         pipeline.validate(trained.model, memory=10**7, workspace=trained.workspace)
 
 
+def test_whoever_meets_the_end_of_memory_is_not_blamed(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading says that weights do not fit, tracing that a classifier cannot be exported."""
+
+    def load(self: Any, state: Any) -> None:
+        raise RuntimeError(TORCH)
+
+    monkeypatch.setattr(nn.Module, "load_state_dict", load)
+    with pytest.raises(OutOfMemory, match=r"No file was written: Memory ended: .* --memory 250MB"):
+        pipeline.export(trained.finetuned, workspace=trained.workspace)
+
+
 def test_less_memory_is_fewer_examples_at_a_time(
     trained: Any, starve: Callable[[int], list[int]]
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo import runs
 from zoo.config import size_text
-from zoo.errors import OutOfMemory, ProofError, UsageError, ZooError
+from zoo.errors import OutOfMemory, ProofError, UsageError, ZooError, first_line, ran_out
 from zoo.export import golden as vectors
 from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
@@ -180,9 +180,9 @@ def _evidence(
         source = model_files.read(
             run, workspace, "validate", memory, without_seen=left_out, refuse=False
         )
-    except OutOfMemory:
-        raise
     except ZooError as error:
+        if ran_out(error):
+            raise
         reason = f"the run cannot be read again: {error}"
         return Evidence(reason, golden, reason, gates, others)
     reference, remake = shrinking.traced(source, file)
@@ -199,13 +199,18 @@ def _apart(source: Source, reference: Reference) -> Reference:
 
 @contextlib.contextmanager
 def _advising(memory: int, what: str) -> Iterator[None]:
-    """Say what to type where memory ends."""
+    """Say what to type where memory ends, whoever is the first to meet its end."""
     try:
         yield
-    except OutOfMemory as error:
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        said = (
+            str(error) if isinstance(error, OutOfMemory) else f"Memory ended: {first_line(error)}."
+        )
         less = max(LEAST, memory // 4)
-        ways = [f"Type --memory {size_text(less)}, or close"] if less < memory else ["Close"]
-        raise OutOfMemory(f"{what}{error} {ways[0]} other programs.") from error
+        ways = f"Type --memory {size_text(less)}, or close" if less < memory else "Close"
+        raise OutOfMemory(f"{what}{said} {ways} other programs.") from error
 
 
 def _at_opset(source: Source, file: ModelFile) -> Callable[[int], bytes]:
