@@ -95,6 +95,6 @@ def test_every_error_says_whether_it_recurs() -> None:
         if issubclass(kind, ZooError)
     }
     passing = {kind.__name__ for kind in kinds if not recurs(kind.__new__(kind))}
-    assert passing == {"ZooError", "LoggerError", "RunError", "TrainingError"}
+    assert passing == {"ZooError", "LoggerError", "OutOfMemory", "RunError", "TrainingError"}
     assert recurs(ValueError())
     assert not recurs(MemoryError())
