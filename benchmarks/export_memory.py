@@ -38,6 +38,11 @@ class Measured:
     status: int
     said: str
 
+    @property
+    def figures(self) -> dict[str, float]:
+        names = ("seconds", "cpu_seconds", "peak_bytes", "status")
+        return {name: getattr(self, name) for name in names}
+
 
 def measured(command: list[str]) -> Measured:
     """Run a command and wait for it; what it says last is kept."""
@@ -94,8 +99,8 @@ def export_of(name: str, folder: Path, memory: str | None) -> dict[str, Any]:
     return {
         "network": name,
         "bytes": file.stat().st_size if file.is_file() else None,
-        "finetune": dataclasses.asdict(trained),
-        "export": dataclasses.asdict(exported),
+        "finetune": trained.figures,
+        "export": exported.figures,
         "verdict": verdict,
         "rows": rows,
     }

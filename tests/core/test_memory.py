@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from zoo import pipeline
 from zoo.errors import OutOfMemory, ran_out
-from zoo.export import trials
+from zoo.export import budget, trials
+from zoo.export.modelfile import open_model
 from zoo.export.original import Original
 from zoo.export.runtime import Session, open_session
+from zoo.export.work import cost_of
 from zoo.pipeline import model_files
 from zoo.training import outputs
 
@@ -150,6 +152,20 @@ def test_less_memory_is_fewer_examples_at_a_time(
     seen.clear()
     pipeline.validate(trained.model, workspace=trained.workspace)
     assert max(wide) < max(seen) == 257
+
+
+def test_of_a_large_network_each_row_says_how_much_was_asked(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = open_model(trained.model)
+    monkeypatch.setattr(budget, "WORK", 100 * cost_of(file.model).macs)
+    monkeypatch.setattr(model_files, "other_versions", lambda card: "other versions")
+    proof = pipeline.validate(trained.model, workspace=trained.workspace)
+    assert not proof.failures
+    said = {row.name: row.figure for row in proof.rows}
+    assert "labels differ in 100 examples" in said["onnxruntime at no and full optimization"]
+    assert said["batches 1, 2, 7"].endswith(" apart in 25 examples")
+    assert said["finite outputs"] == "360 test examples"  # each of them, once
 
 
 class Large(nn.Module):

@@ -13,7 +13,7 @@ from zoo.export import trials
 from zoo.export.asking import Questions
 from zoo.export.budget import Budget, drawn
 from zoo.export.comparison import SPREAD, Array, apart, finite
-from zoo.export.evidence import Evidence, Row, judged
+from zoo.export.evidence import Evidence, Row, counted, judged
 from zoo.export.modelfile import OPSETS, ModelFile, open_model
 from zoo.export.runtime import open_session
 from zoo.export.runtimes import Answer, how_to_install
@@ -99,8 +99,11 @@ def _held(answers: Sequence[Answer], wanted: Expected, precision: str) -> tuple[
             odd |= wanted.asked.wrong(each.logits[examples:], logits[examples:], start)
         wrong = max(wrong, int(odd.sum()))
     ends = len(wanted.images) - examples
-    figure = f"{far:.1e} off, {flips} labels differ in {examples} examples"
-    figure += f"; {wrong} of {ends} extreme inputs differ" if wrong else f", {ends} extreme inputs"
+    figure = f"{far:.1e} off, {flips} labels differ in {counted(examples, 'example')}"
+    if wrong:
+        figure += f"; {wrong} of {counted(ends, 'extreme input')} differ"
+    elif ends:
+        figure += f", {counted(ends, 'extreme input')}"
     return far <= bound and not flips and not wrong, figure
 
 

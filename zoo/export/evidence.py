@@ -45,6 +45,10 @@ def judged(name: str, passed: bool, figure: str) -> Row:
     return Row(name, "passed" if passed else "failed", figure)
 
 
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """What the file must say of the test split, and what it is expected to say of itself.

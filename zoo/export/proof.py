@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -17,21 +17,19 @@ from zoo.export.card import Card
 from zoo.export.comparison import (
     LOGIT_BOUND,
     PROBABILITY_BOUND,
-    SPREAD,
     Comparison,
-    apart,
     compare,
-    finite,
     softmax32,
 )
+from zoo.export.consistency import by_itself, finite_outputs, golden_inputs, golden_vectors
 from zoo.export.elsewhere import elsewhere, expecting
-from zoo.export.evidence import PYTORCH, Evidence, Reference, Row, judged
+from zoo.export.evidence import Evidence, Reference, Row, judged
 from zoo.export.golden import Golden, chosen, count_for
 from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile
 from zoo.export.recorded import identity, structure
 from zoo.export.runtime import Array
-from zoo.export.trials import Answers, Tried
+from zoo.export.trials import Answers
 from zoo.export.work import cost_of
 
 __all__ = ["Evidence", "Proof", "Reference", "Row", "prove"]
@@ -92,10 +90,10 @@ def prove(file: ModelFile, evidence: Evidence, *, memory: int = MEMORY) -> Proof
     rows = [*structure(file, reference), *identity(card, evidence.reference)]
     inputs = _inputs(file, evidence, budget)
     asked = asking.questions(card, reference, budget)
-    golden = evidence.golden.inputs if _fits(evidence.golden, card) else None  # type: ignore[union-attr]
     few = asked.images if reference is not None and reference.twin is None else asked.images[:0]
     beside = inputs[:0] if reference is None else reference.unlabelled
     beside = inputs[:0] if beside is None else beside
+    golden = golden_inputs(evidence.golden, card)
     full = trials.at_full(file, inputs, golden, few, asked.extreme, beside, budget)
     found: Comparison | None = None
     if full.answers.value is None:
@@ -104,12 +102,12 @@ def prove(file: ModelFile, evidence: Evidence, *, memory: int = MEMORY) -> Proof
         at = drawn(len(inputs), budget.examples(len(inputs)))
         at = np.arange(len(inputs)) if len(at) == len(inputs) else at
         none, plain_ends = trials.at_none(file, inputs[at], asked.extreme, budget)
-        rows += list(_onnxruntime(file, full, none, at, budget))
-        rows.append(_golden(file, full, evidence.golden))
+        rows += by_itself(file, full, none, at, budget)
+        rows.append(golden_vectors(file, full, evidence.golden))
         answers = [full.answers.value]
         if none.value is not None and len(at) == len(inputs):
             answers.append(none.value)
-        rows.append(_finite(answers, reference))
+        rows.append(finite_outputs(full.answers.value, none.value, at, reference))
         if reference is not None:
             found = compare(reference.logits, answers, reference.labels)
             if card.precision != "fp32":
@@ -148,72 +146,10 @@ def _inputs(file: ModelFile, evidence: Evidence, budget: Budget) -> Array:
     """Return what the file is run on: the test split, else golden inputs, else random bytes."""
     if isinstance(evidence.reference, Reference):
         return evidence.reference.images
-    if isinstance(evidence.golden, Golden) and _fits(evidence.golden, file.card):
-        return evidence.golden.inputs
+    if len(golden := golden_inputs(evidence.golden, file.card)):
+        return golden
     shape = (budget.examples(64), *file.card.input.shape)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def _fits(golden: Golden | str, card: Card) -> bool:
-    return isinstance(golden, Golden) and golden.inputs.shape[1:] == card.input.shape
-
-
-def _onnxruntime(
-    file: ModelFile, full: trials.Full, none: Tried[Answers], at: Array, budget: Budget
-) -> Iterator[Row]:
-    """Hold onnxruntime against itself: without and with its optimizations, and at every batch.
-
-    `at` are the places of the inputs that were asked without.
-    """
-    assert full.answers.value is not None
-    bound = SPREAD[file.card.precision]
-    name = "onnxruntime at no and full optimization"
-    if none.value is None:
-        yield Row(name, "failed", none.problem)
-    else:
-        far, flips = apart(none.value[1], full.answers.value[1][at], bound)
-        figure = f"{far:.1e} apart, {flips} labels differ in {len(at):,} examples"
-        yield judged(name, far <= bound and not flips, f"{figure}; at most {bound:.0e}")
-    sizes, examples = trials.batches(file, budget)
-    if full.spread.value is None:
-        yield Row(_batches(sizes), "failed", full.spread.problem)
-    else:
-        far, sizes = full.spread.value
-        figure = f"{far:.1e} apart in {examples} examples"
-        yield judged(_batches(sizes), far <= PROBABILITY_BOUND, figure)
-
-
-def _batches(sizes: tuple[int, ...]) -> str:
-    return f"batches {', '.join(str(size) for size in sizes)}"
-
-
-def _finite(answers: Sequence[Answers], reference: Reference | None) -> Row:
-    """Look at everything that was answered: probabilities may be finite where logits are not."""
-    sound = finite(*(part for pair in answers for part in pair))
-    what = "test examples" if reference else "inputs"
-    whose = ""
-    if reference is not None and not (said := finite(reference.torch)).all():
-        sound, whose = said, f"{PYTORCH} itself: "
-    figure = f"{len(sound):,} {what}"
-    if not sound.all():
-        figure = f"{whose}not finite on {int((~sound).sum()):,} of {figure}"
-        names = reference.original.infinite if reference and reference.original else []
-        figure += f"; {', '.join(names)} holds an infinity" if names else ""
-    return judged("finite outputs", bool(sound.all()), figure)
-
-
-def _golden(file: ModelFile, full: trials.Full, golden: Golden | str) -> Row:
-    name = "golden vectors"
-    if isinstance(golden, str):
-        return Row(name, "skipped", golden)
-    bound = SPREAD[file.card.precision]
-    if not _fits(golden, file.card):
-        return Row(name, "failed", f"they are of another input, {golden.inputs.shape[1:]}")
-    if full.golden.value is None:
-        return Row(name, "failed", full.golden.problem)
-    far, flips = apart(full.golden.value[1], golden.probabilities, bound)
-    figure = f"{len(golden.labels)} examples, {far:.1e} off, {flips} labels differ"
-    return judged(name, far <= bound and not flips, figure)
 
 
 def _beside(full: trials.Full, reference: Reference) -> Agreement:

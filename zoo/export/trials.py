@@ -96,7 +96,7 @@ class Full:
 def at_full(
     file: ModelFile,
     inputs: Array,
-    golden: Array | None,
+    golden: Array,
     few: Array,
     ends: Array,
     beside: Array,
@@ -116,7 +116,7 @@ def at_full(
     return Full(
         answers,
         attempt(lambda: spread_over_batches(session, some, sizes, examples)),
-        attempt(lambda: run_all(session, some[:0] if golden is None else golden, budget.batch(64))),
+        attempt(lambda: run_all(session, golden, budget.batch(64))),
         attempt(lambda: run_all(session, few, 1)),
         attempt(lambda: run_all(session, ends, budget.batch(64))),
         attempt(lambda: run_all(session, beside, budget.batch(64))),
