@@ -296,6 +296,18 @@ def test_a_component_that_cannot_answer_one_example_is_named() -> None:
     assert said.figure == "a component cannot answer a batch of 1: ValueError: I want two"
 
 
+def test_a_component_that_drops_the_axis_of_one_example_is_named() -> None:
+    class Squeezing(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.flatten(1).squeeze()
+
+    [said] = asked_alone(classifier_of(Squeezing(), 36))
+    assert said.status == "failed"
+    assert said.figure == (
+        "a component cannot answer a batch of 1: ValueError: the answers to 1 have the shape 3"
+    )
+
+
 # --- masks, and weights that are not finite --------------------------------------------------
 
 

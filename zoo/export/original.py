@@ -32,12 +32,16 @@ class Original:
         try:
             with torch.no_grad():
                 given = torch.split(torch.from_numpy(filled), batch)
-                found = torch.cat([self.classifier(part) for part in given])
+                parts = [self.classifier(part) for part in given]
         except Exception as error:
             if ran_out(error):
                 raise OutOfMemory(f"PyTorch ran out of memory on a batch of {batch}.") from error
             raise
-        return found.to(torch.float32).numpy()[:count]
+        for part in parts:  # of one example a component may answer with an axis less
+            if part.ndim != 2 or len(part) != batch:
+                shape = "×".join(map(str, part.shape)) or "a scalar"
+                raise ValueError(f"the answers to {batch} have the shape {shape}")
+        return torch.cat(parts).to(torch.float32).numpy()[:count]
 
     def exact(self, images: Array) -> Array | None:
         """Run in double precision from the preprocessed input on; None where it cannot be."""

@@ -267,7 +267,14 @@ def _check_attributes(entry: Entry, backbone: Any) -> None:
 
 
 def _check_plain(entry: Entry, module: nn.Module) -> None:
-    """Refuse what torch.jit made, anywhere in a module: it cannot be exported."""
+    """Refuse what cannot be exported or saved, anywhere in a module: torch.jit, sparse tensors."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.layout != torch.strided:
+            raise _fault(
+                entry,
+                f"its .{name} is a sparse tensor, which can be neither saved nor exported. Register"
+                " the dense one, or its indices and values",
+            )
     for path, part in module.named_modules():
         own = {path: part, **{f"{path}.{name}": each for name, each in vars(part).items()}}
         for name, each in own.items():

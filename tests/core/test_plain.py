@@ -1,4 +1,4 @@
-"""What torch.jit made is refused when it is built, by the name that it has in its component."""
+"""What cannot be exported or saved is refused when it is built, by the name that it has there."""
 
 from __future__ import annotations
 
@@ -68,3 +68,25 @@ def test_an_encoder_that_is_scripted_itself_is_refused(mine: Any) -> None:
     mine.encoder = lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)))
     with pytest.raises(PluginFault, match=r"its \.encoder was made by torch\.jit"):
         mine.finetune()
+
+
+class Sparse(nn.Module):
+    """A fixed product whose matrix is kept sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.eye(64)[:8].to_sparse())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.sparse.mm(self.matrix, inputs.flatten(1).T).T
+
+
+def test_a_sparse_tensor_is_refused_by_name(mine: Any, tmp_path: Path) -> None:
+    mine.encoder = Sparse
+    with pytest.raises(PluginFault) as caught:
+        mine.finetune()
+    assert str(caught.value) == (
+        "backbone 'mine' of plugin file:mine: its .encoder.matrix is a sparse tensor, which can be"
+        " neither saved nor exported. Register the dense one, or its indices and values."
+    )
+    assert not list(tmp_path.iterdir())
