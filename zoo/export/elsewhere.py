@@ -64,8 +64,8 @@ def elsewhere(
         answers = trials.elsewhere(name, file, asked.images, budget)
         last, other = answers[-1], ""
         if last.probabilities is None:
-            if name == ONNX_REFERENCE:
-                other = _other_opset(file, asked, evidence, budget) if alone else ""
+            if name == ONNX_REFERENCE and alone and not ran_out(last.problem):
+                other = _other_opset(file, asked, evidence, budget)
             yield _unanswered(name, last.problem + other, name in evidence.runtimes)
             continue
         sound, figure = _held(answers, asked, file.card.precision)

@@ -190,8 +190,11 @@ def elsewhere(
 ) -> list[Answer]:
     """Run inputs in another runtime, in batches and one by one; its failing is an answer too."""
     at_once = budget.batch(64) if budget else 64
-    if name == ONNX_REFERENCE:  # it keeps every activation to the end
-        return [smaller(lambda size: _reference(file, inputs, size), -(-at_once // 8))]
+    if name == ONNX_REFERENCE:
+        try:  # an eighth: it keeps every activation to the end
+            return [smaller(lambda size: _reference(file, inputs, size), -(-at_once // 8))]
+        except OutOfMemory as error:
+            return [Answer(ONNX_REFERENCE, problem=str(error))]
     card, answers = file.card, []
     # The last batch of 64 is a smaller one: a runtime may answer by what it was asked before.
     for batch in (at_once, 1):
@@ -226,7 +229,7 @@ def _reference(file: ModelFile, inputs: Array, size: int) -> Answer:
             parts.append([each[: len(part)] for each in found])
     except Exception as error:
         if ran_out(error):
-            raise OutOfMemory(f"{ONNX_REFERENCE} ran out of memory.") from error
+            raise OutOfMemory("it ran out of memory") from error
         reason = f"unsupported: {type(error).__name__}: {first_line(error)[:100]}"
         return Answer(ONNX_REFERENCE, onnx.__version__, problem=reason)
     logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))

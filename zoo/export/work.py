@@ -45,8 +45,9 @@ def cost_of(model: onnx.ModelProto) -> Cost:
     """Count what one example costs, by the shapes that ONNX infers.
 
     A product with a matrix counts as many multiply-accumulates as it has terms, whatever it is
-    written as; elementwise operators count none. What no shape is inferred of counts none either.
-    Activations are freed after their last use, as runtimes free them.
+    written as; elementwise operators count none. What no shape is inferred of counts none either,
+    nor does a graph whose shapes contradict each other: running it will tell. Activations are freed
+    after their last use, as runtimes free them.
     """
     light = skeleton(model)
     given = next(each for each in light.graph.input if each.name == INPUT)
@@ -55,7 +56,10 @@ def cost_of(model: onnx.ModelProto) -> Cost:
     axis.dim_value = batch
     for each in light.graph.output:
         each.type.tensor_type.shape.dim[0].dim_value = batch
-    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
+    except Exception:
+        inferred = light
     known = dict(_values(inferred))
     macs = sum(_macs(node, known) for node in inferred.graph.node)
     pools = (n.output[0] for n in inferred.graph.node if n.op_type in POOLS)
