@@ -4,7 +4,7 @@ Every network of `odd/` is registered as a backbone, trained on digits and expor
 handed over is asked 1,000 pictures one at a time beside PyTorch, the run's classifier loaded anew:
 random bytes, digits, flat greys, single points, checkerboards, noise at both ends.
 
-`python benchmarks/odd_networks.py run` scans them all, in 15 minutes on one core, and writes a JSON
+`python benchmarks/odd_networks.py run` scans them all, in 12 minutes on one core, and writes a JSON
 line for each to `benchmarks/results/odd_networks/networks.jsonl`; `table` renders them, and
 `--write PAGE` puts the table into a page. `run --sample 8` takes some, and writes nothing.
 """

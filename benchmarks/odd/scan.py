@@ -92,7 +92,7 @@ def scanned(network: Network) -> Result:
                 "outcome": "raised",
                 "message": f"{type(error).__name__}: {error} ({where})",
             }
-        if outcome["stage"] == "building" and workspace.run is not None:
+        if outcome["stage"] == "preparation" and workspace.run is not None:
             outcome["stage"] = "training"
         outcome["message"] = _plain(outcome["message"], workspace, folder)
     return Result(network.name, network.kind, network.expected, **outcome)
@@ -100,7 +100,7 @@ def scanned(network: Network) -> Result:
 
 def _steps(network: Network, workspace: Workspace) -> Iterator[dict[str, Any]]:
     """Yield what is known after each stage, the next stage's name first."""
-    yield {"stage": "building"}
+    yield {"stage": "preparation"}
     run = finetune(
         backbone=network.name,
         head=network.name if network.head else "linear",

@@ -24,29 +24,20 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._line:
-            self._line.close()  # it leaves by itself, and tidies up
-            self._line = None
-        if self._process:
-            self._process.join(5)
-        self._end()
+        self._end(patience=5)
 
     def scan(self, network: Network) -> Result:
         """Scan one network; `hung` where it took longer than its seconds, `died` without answer."""
         line = self._line or self._begin()
         line.send(network.name)
-        found: tuple[str, str]
         try:
             if line.poll(self.seconds):
                 return line.recv()  # type: ignore[no-any-return]
-            found = "hung", f"no answer within {self.seconds:.0f} s"
+            self._end()
+            outcome, message = "hung", f"no answer within {self.seconds:g} s"
         except EOFError:
-            found = "died", ""
-        process = self._process
-        self._end()
-        if found[0] == "died" and process:
-            found = "died", f"exit status {process.exitcode}"
-        return Result(network.name, network.kind, network.expected, found[0], "", found[1])
+            outcome, message = "died", f"exit status {self._end(patience=5)}"
+        return Result(network.name, network.kind, network.expected, outcome, "", message)
 
     def _begin(self) -> Connection:
         self._line, theirs = CONTEXT.Pipe()
@@ -55,13 +46,18 @@ class Worker:
         theirs.close()  # so that its end is told by the end of the line
         return self._line
 
-    def _end(self) -> None:
-        if self._line:
-            self._line.close()
-        if self._process:
-            self._process.kill()
-            self._process.join()
-        self._line = self._process = None
+    def _end(self, patience: float = 0) -> int | None:
+        """Close the line, at which the process leaves and tidies up; kill it where it does not."""
+        process, line = self._process, self._line
+        self._process = self._line = None
+        if line:
+            line.close()
+        if process is None:
+            return None
+        process.join(patience)
+        process.kill()
+        process.join()
+        return process.exitcode
 
 
 def _serve(line: Connection) -> None:
@@ -74,7 +70,6 @@ def _serve(line: Connection) -> None:
     with operators_read_once():
         while True:
             try:
-                name = line.recv()
-            except (EOFError, KeyboardInterrupt):
-                return
-            line.send(scanned(by_name(name)))
+                line.send(scanned(by_name(line.recv())))
+            except (EOFError, BrokenPipeError, KeyboardInterrupt):
+                return  # nobody is there to ask
