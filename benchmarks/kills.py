@@ -70,7 +70,8 @@ def check_as(run: Run, reference: Run) -> None:
     timed = {"examples_per_second": None}
     assert found.record.metrics | timed == reference.record.metrics | timed
     left = sorted(path.name for path in found.folder.iterdir())
-    assert left == [".lock", "metrics.jsonl", "run.json", "weights.safetensors"]
+    kept = ["examples.safetensors", "metrics.jsonl", "run.json", "weights.safetensors"]
+    assert left == [".lock", *kept]
 
 
 def waited(process: Process, seconds: float) -> bool:

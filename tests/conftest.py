@@ -217,17 +217,27 @@ def install(site: Path, packages: tuple[tuple[tuple[str, str], ...], ...]) -> No
             folder.mkdir()
             for name, text in files:
                 (folder / name).write_text(text)
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        command += ["--no-build-isolation", "--disable-pip-version-check", "--no-compile"]
-        command += ["--target", str(site), *map(str, folders)]
-        subprocess.run(command, check=True, capture_output=True)
+        install_folders(site, folders)
+
+
+def install_folders(site: Path, folders: list[Path]) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "--disable-pip-version-check", "--no-compile"]
+    command += ["--target", str(site), *map(str, folders)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")
-def pip_install(made_once: MadeOnce) -> Callable[..., Path]:
+def pip_install(
+    made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """Install packages with pip in a folder of their own, to be set as PYTHONPATH."""
 
     def run(*packages: Path) -> Path:
+        if any(each.is_dir() for package in packages for each in package.iterdir()):
+            site = tmp_path_factory.mktemp("site")  # a whole checkout is installed once
+            install_folders(site, [*packages])
+            return site
         files = (sorted(package.iterdir()) for package in packages)
         return made_once(
             install, tuple(tuple((p.name, p.read_text()) for p in each) for each in files)

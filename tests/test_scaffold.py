@@ -110,7 +110,9 @@ def test_what_is_written(environment: Environment) -> None:
         files = {
             str(path.relative_to(folder))
             for path in folder.rglob("*")
-            if path.is_file() and "egg-info" not in str(path) and "__pycache__" not in str(path)
+            if path.is_file()
+            and not {"__pycache__", ".pytest_cache"} & set(path.parts)
+            and "egg-info" not in str(path)
         }
         module = f"zoo_my_{kind}"
         own = {f"{module}/{IMPLEMENTATION[kind]}"} if kind in IMPLEMENTATION else set()
