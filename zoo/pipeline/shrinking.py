@@ -145,7 +145,7 @@ def reference_of(
 
 def _run(data: bytes, images: Array, size: int) -> tuple[Array, Array]:
     """Run a file that is opened for it alone: an open one holds its weights."""
-    return run_all(open_session(Path("the fp32 twin"), data), images, size)
+    return run_all(open_session(Path("the fp32 twin"), data, lean=True), images, size)
 
 
 def _variants(
