@@ -217,6 +217,37 @@ def test_what_only_training_changes_fails_the_run(mine: Any, tmp_path: Path) -> 
     assert not (run.folder / "weights.safetensors").exists()
 
 
+class Leaning(nn.Module):
+    """Codes that come to depend on how maps lie in memory, once a few steps were taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(512, 8)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps = self.conv(inputs)
+        if self.training:
+            self.steps += 1
+        if self.steps > 1 and not maps.is_contiguous():
+            maps = maps * 2
+        codes: Tensor = self.fc(maps.flatten(1))
+        return codes
+
+
+def test_answers_that_come_to_depend_on_the_layout_fail_the_run(mine: Any, tmp_path: Path) -> None:
+    mine.encoder = Leaning
+    with pytest.raises(PluginFault) as caught:
+        mine.finetune()
+    assert str(caught.value).startswith(
+        "backbone 'mine' of plugin file:mine: once its tensors lie contiguous in memory, as in a"
+        " loaded run and in a file, it answers otherwise"
+    )
+    assert "type --no-channels-last" in str(caught.value)
+    assert not list(tmp_path.glob("*/weights.safetensors"))
+    mine.finetune(dataclasses.replace(mine.training, channels_last=False))
+
+
 def test_no_resume_is_offered_then(cli: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "lab.py").write_text(PLUGIN)
     result = cli("--plugin", "lab.py", "finetune", "--backbone", "lab", "--quiet", "--epochs", "1")

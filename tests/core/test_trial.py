@@ -95,6 +95,34 @@ def test_code_that_wants_contiguous_tensors_is_trained_with_them(
     assert asked.record.weights_sha256 == finetuned.record.weights_sha256
 
 
+def strided(net: nn.Module, maps: Tensor) -> Tensor:
+    _, channels, height, width = maps.shape
+    strides = (channels * height * width, height * width, width, 1)
+    return maps.as_strided(maps.shape, strides).flatten(1)
+
+
+def branching(net: nn.Module, maps: Tensor) -> Tensor:
+    return (maps if maps.is_contiguous() else maps * 2).flatten(1)
+
+
+@pytest.mark.parametrize("flatten", [strided, branching])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_answers_by_how_tensors_lie_is_trained_as_it_will_be_loaded(
+    flatten: Callable[..., Tensor], precision: Any, mine: Any
+) -> None:
+    mine.encoder = lambda: Net(flatten)
+    mine.training = dataclasses.replace(mine.training, precision=precision, channels_last=True)
+    finetuned = mine.finetune()
+    for run in (finetuned, mine.self_train(finetuned), mine.pretrain()):
+        assert run.record.training["channels_last"] is False
+    assert contiguous(mine.notes.said) == 3 * [
+        "backbone 'mine': its answers are others where tensors lie contiguous, as in a loaded run;"
+        " training without --channels-last"
+    ]
+    asked = mine.finetune(dataclasses.replace(mine.training, channels_last=False))
+    assert asked.record.weights_sha256 == finetuned.record.weights_sha256
+
+
 def test_where_only_the_gradient_wants_it_every_component_is_named(mine: Any) -> None:
     mine.encoder = lambda: Net(view_going_back)
     run = mine.finetune()

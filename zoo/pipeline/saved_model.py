@@ -24,6 +24,8 @@ from zoo.training.places import innermost
 OWNERS = {"encoder": "backbone", "decoder": "backbone", "objective": "objective", "head": "head"}
 """The kind of component that gives an answer, by its name; those of tensors begin with it."""
 SHOWN = 4
+ROUNDING = {"fp32": 0.01, "bf16": 0.2}
+"""How far answers may lie apart in two layouts, by precision: a norm in parts of another."""
 REGISTER = "Register whatever outputs depend on as a parameter or as a persistent buffer."
 """What to write where a module's state lacks something; `zoo plugin check` says it, too."""
 
@@ -40,12 +42,20 @@ def check_saved(
 
     Both are asked for `raw`, uint8 N x C x H x W, on the device, in the layout and precision of
     training, in evaluation mode and uncompiled: features, what a decoder makes of them, logits.
-    `again` builds. Raises `PluginFault` where a bit differs, naming what is not saved.
+    `again` builds. Raises `PluginFault` where a bit differs, naming what is not saved; and where
+    the answers are others once its tensors lie contiguous, as they will when the run is loaded.
     """
     if not place.main:  # what it holds is what is saved
         return
     fresh = built_anew(again, config, place)
     _load(fresh, trained, parts)
+    if part := changed_by_layout(fresh, raw, parts, config, place):
+        raise _fault(
+            part,
+            "once its tensors lie contiguous in memory, as in a loaded run and in a file, it"
+            " answers otherwise than it was trained to. Let nothing depend on strides (as_strided,"
+            " is_contiguous), or type --no-channels-last",
+        )
     asked = _Asked(raw, parts, config, place)
     differing, restless = _judged(asked, trained, fresh)
     if restless and place.device.type != "cpu":
@@ -69,6 +79,38 @@ def check_saved(
             "with its saved weights a fresh build does not answer as the trained module does. Not"
             f" saved: {shown}{more}. {REGISTER}",
         )
+
+
+def changed_by_layout(
+    task: Task, raw: Tensor, parts: Mapping[str, Part], config: TrainConfig, place: Place
+) -> Part | None:
+    """Return the component whose answers are others where channels lie innermost, if one's are.
+
+    Those of a sound module differ by rounding alone. The task's tensors lie contiguous when this
+    returns. None, too, where training does not lay them so, or a device lacks the memory to ask.
+    """
+    if not innermost(config, place):
+        return None
+    asked = _Asked(raw, parts, config, place)
+    try:
+        found = asked.answers(task, torch.channels_last)
+        for name, answer in asked.answers(task, torch.contiguous_format).items():
+            if not _close(found[name], answer, ROUNDING[config.precision]):
+                return parts[OWNERS[name]]
+    except TrainingError:
+        if place.device.type == "cpu":
+            raise
+    return None
+
+
+def _close(one: Tensor, two: Tensor, bound: float) -> bool:
+    """Say whether two answers differ by rounding; what is not finite is for others to judge."""
+    if one.shape != two.shape:
+        return False
+    if not (one.isfinite().all() and two.isfinite().all()):
+        return True
+    apart = (one.double() - two.double()).norm()
+    return bool(apart <= bound * max(one.double().norm(), two.double().norm()))
 
 
 def _judged(asked: _Asked, trained: Task, fresh: Task) -> tuple[tuple[str, str] | None, bool]:
@@ -129,18 +171,21 @@ class _Asked:
 
     def differing(self, one: Task, two: Task) -> tuple[str, str] | None:
         """Return the first answer in which two models differ, and the component that gives it."""
-        first, second = self._answers(one), self._answers(two)
+        # A training of no epochs has not laid its module out, nor has a fresh build.
+        layout = torch.channels_last if innermost(self._config, self._place) else None
+        first, second = self.answers(one, layout), self.answers(two, layout)
         for name, answer in first.items():
             if not alike(answer, second[name]):
                 return name, OWNERS[name]
         return None
 
     @torch.no_grad()
-    def _answers(self, task: Task) -> dict[str, Tensor]:
+    def answers(self, task: Task, layout: torch.memory_format | None) -> dict[str, Tensor]:
+        """Ask a model for all that is made of what was saved, by who gives it."""
         device, config = self.device, self._config
         task.to(device).eval()
-        if innermost(config, self._place):
-            lay_out(task)  # a training of no epochs has not done so
+        if layout is not None:
+            lay_out(task, layout)
         with (
             assembly.guarded(self._parts["backbone"].entry, "asked as it was saved"),
             generators_kept(device),

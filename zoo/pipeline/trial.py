@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from zoo.isolation import place as line_of
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.making import training_fault
-from zoo.pipeline.saved_model import built_anew, check_saved
+from zoo.pipeline.saved_model import built_anew, changed_by_layout, check_saved
 from zoo.progress import current
 from zoo.tasks import Finetuning, SelfTraining, Task
 from zoo.training import Place, try_step
@@ -33,9 +34,9 @@ def tried(
     """Take a step on zeros with a second build, as training will; return the options to train with.
 
     `again` makes that build: a copy of `task` would share what its hooks and closures refer to. The
-    options are without `channels_last` where a component's code takes contiguous tensors alone,
-    which a note tells. Then the build is held against one more: what training would lose is told
-    before there is anything to lose. Raises `PluginFault`.
+    options are without `channels_last` where a component's code takes contiguous tensors alone, or
+    answers otherwise with them, which a note tells. Then the build is held against one more: what
+    training would lose is told before there is anything to lose. Raises `PluginFault`.
     """
     if config.epochs == 0:
         return config
@@ -56,22 +57,26 @@ def tried(
                 raise
             blamed = _blamed(error, builds, parts)
             raise training_fault("Training failed on zeros", blamed, error, config) from error
+    config = found.config
     if found.error is not None:
-        _tell(found.error, _blamed(found.error, builds, parts))
+        reason = " ".join(str(found.error).split()).partition(" (")[0].rstrip(".")[:100]
+        _tell(
+            _blamed(found.error, builds, parts),
+            f"its code wants contiguous tensors{line_of(found.error)}: {reason}",
+        )
     if found.tried:
         numbers = torch.Generator().manual_seed(0)
         raw = torch.randint(0, 256, (2, *input.shape), dtype=torch.uint8, generator=numbers)
-        check_saved(builds[-1], again, raw, parts, found.config, place)
-    return found.config
+        if part := changed_by_layout(builds[-1], raw, parts, config, place):
+            _tell([part], "its answers are others where tensors lie contiguous, as in a loaded run")
+            config = dataclasses.replace(config, channels_last=False)
+        check_saved(builds[-1], again, raw, parts, config, place)
+    return config
 
 
-def _tell(error: Exception, blamed: Sequence[Part]) -> None:
+def _tell(blamed: Sequence[Part], problem: str) -> None:
     names = " or ".join(part.entry.owner for part in blamed)
-    reason = " ".join(str(error).split()).partition(" (")[0].rstrip(".")[:100]
-    current().note(
-        f"{names}: its code wants contiguous tensors{line_of(error)}: {reason};"
-        " training without --channels-last"
-    )
+    current().note(f"{names}: {problem}; training without --channels-last")
 
 
 def _zeros(task: Task, input: ImageInput, count: int) -> tuple[Batch, Batch]:
