@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -135,6 +136,25 @@ def test_a_rate_multiplies_decay_and_moment_alike() -> None:
         return module.weight.detach()
 
     assert torch.allclose(trained(0.03, {"weight": 1 / 3, "bias": 1 / 3}), trained(0.01, {}))
+
+
+class Phase(nn.Module):
+    """One complex weight, which is to become 1 + 1j."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros((), dtype=torch.complex64))
+
+    def forward(self, inputs: Tensor) -> Losses:
+        return Losses((self.weight - (1 + 1j)).abs().square())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_complex_weights_are_trained(optimizer: Any) -> None:
+    module = Phase()
+    config = TrainConfig(epochs=20, batch_size=1, lr=0.1, optimizer=optimizer, weight_decay=0.0)
+    fit(module, Batches((ones(10),), 1), config)
+    assert abs(module.weight.item() - (1 + 1j)) < 0.2
 
 
 # --- what is refused ------------------------------------------------------------------------

@@ -49,17 +49,18 @@ class Optimizer:
         self._per_epoch = steps_per_epoch
         groups = _groups(module, config, rates or {})
         self.parameters = [p for group in groups for p in group["params"]]
+        fused = all(p.is_floating_point() for p in self.parameters)  # not of complex numbers
         if config.optimizer == "sgd":
             # torch has no fused sgd of shards.
-            fused = not any(isinstance(p, DTensor) for p in self.parameters)
+            fused = fused and not any(isinstance(p, DTensor) for p in self.parameters)
             self.torch: torch.optim.Optimizer = torch.optim.SGD(
                 groups, config.lr, config.momentum, nesterov=config.nesterov, fused=fused
             )
         elif config.optimizer == "adam":
-            self.torch = torch.optim.Adam(groups, config.lr, fused=True)
+            self.torch = torch.optim.Adam(groups, config.lr, fused=fused)
         else:
             assert config.optimizer == "adamw", config.optimizer
-            self.torch = torch.optim.AdamW(groups, config.lr, fused=True)
+            self.torch = torch.optim.AdamW(groups, config.lr, fused=fused)
         self._still = self._without_momentum()
 
     def step(self, number: int) -> float:
