@@ -157,7 +157,7 @@ def check_policy(path: Path, model: onnx.ModelProto, card: Card) -> None:
     training = {n.op_type for n in nodes for a in n.attribute if a.name == "training_mode" and a.i}
     if drawing := sorted((operators & DRAWS) | training):
         raise ModelFileError(
-            f"'{path}' was left in training mode: {', '.join(drawing)} change its answers."
+            f"'{path}' was left in training mode: {', '.join(drawing)} would make its answers vary."
         )
     if card.target and card.target not in TARGETS:
         raise ModelFileError(f"'{path}' is for '{card.target}', a target that this zoo lacks.")

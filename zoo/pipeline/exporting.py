@@ -13,7 +13,15 @@ from typing import Any
 
 from zoo import runs
 from zoo.config import size_text
-from zoo.errors import OutOfMemory, ProofError, UsageError, ZooError, first_line, ran_out
+from zoo.errors import (
+    ModelFileError,
+    OutOfMemory,
+    ProofError,
+    UsageError,
+    ZooError,
+    first_line,
+    ran_out,
+)
 from zoo.export import golden as vectors
 from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
@@ -87,7 +95,7 @@ def export(
             candidate = folder / target.name
             candidate.write_bytes(made.data)
             current().note("proving with onnxruntime")
-            file = open_model(candidate, made.data)
+            file = _opened(candidate, made.data)
             evidence = Evidence(
                 reference=_apart(
                     source, shrinking.reference_of(source, file, made.twin, made.samples)
@@ -111,6 +119,15 @@ def export(
         write_atomic(proof_path(target), _dump(content))
         write_atomic(target, made.data)
     return Exported(target, len(made.data), proof, made.candidates)
+
+
+def _opened(draft: Path, data: bytes) -> ModelFile:
+    """Open a file that nobody has seen yet: what is wrong with it is told without its path."""
+    try:
+        return open_model(draft, data)
+    except ModelFileError as error:
+        said = str(error).replace(f"'{draft}'", "what was exported")
+        raise ModelFileError(f"No file was written: {said}") from error
 
 
 def validate(
