@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from zoo import pipeline
 from zoo.api import Component, ImageInput, Preprocessing, TrainConfig
 from zoo.errors import ModelFileError, PluginFault
-from zoo.export import boundary, footprint
+from zoo.export import boundary, quantization
+from zoo.export.budget import Budget
 from zoo.export.compaction import compact
 from zoo.export.graph import shorten, to_graph
 from zoo.export.quantization import _Reader, by_name, candidates, to_fp16, to_int8
+from zoo.export.work import cost_of
 from zoo.models import Classifier, Preprocess
 from zoo.pipeline import Workspace
 from zoo.registry import Registry
@@ -325,12 +327,13 @@ def test_a_file_without_the_tensor_says_who_made_it() -> None:
 
 def test_calibration_holds_no_more_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     source = resizing()
-    each = footprint.activations(source)
+    cost = cost_of(source)
     shapes = {"a": 36, "b": 24, "c": 16, "d": 16, "preprocessed": 16, "f": 80, "g": 80, "h": 5,
               "i": 5, "logits": 3, "probabilities": 3}  # fmt: skip
-    assert each == 4 * sum(shapes.values())
-    assert footprint.activations(resizing(batch=8)) == each
-    monkeypatch.setattr(footprint, "MEMORY", 40 * each)
+    assert cost.tensors == IMAGES[0].nbytes + 4 * sum(shapes.values())
+    assert cost_of(resizing(batch=8)) == cost
+    monkeypatch.setattr(quantization, "MEMORY", 40 * cost.tensors)
+    monkeypatch.setattr(quantization, "Budget", lambda cost: Budget(cost, 10 * cost.activations))
     reader = _Reader(source, IMAGES, histograms=False)
     sizes = [len(feed["image"]) for feed in iter(reader.get_next, None)]
     assert sizes == [10] * 10

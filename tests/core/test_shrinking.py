@@ -33,10 +33,12 @@ from zoo.cli.deploy import _print_candidates
 from zoo.config import make
 from zoo.errors import DataError, ProofError
 from zoo.export.agreement import Agreement, Drop, allowed, needed
+from zoo.export.budget import Budget
 from zoo.export.graph import finished
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.proof import AGREEMENT, DROP, TWIN, Evidence, Proof, Reference, Row, prove
 from zoo.export.quantization import to_int8
+from zoo.export.work import Cost
 from zoo.pipeline import ExportConfig, Workspace, assembly, model_files
 from zoo.pipeline.candidates import Candidate, answers, measure
 from zoo.pipeline.exporting import failure
@@ -170,7 +172,7 @@ def keys(images: Any) -> set[bytes]:
 
 
 def samples_of(
-    few: tuple[Run, Workspace], unlabelled: int, each: int = 1, **options: Any
+    few: tuple[Run, Workspace], unlabelled: int, macs: int = 1, **options: Any
 ) -> Samples:
     """Draw as for a run with other options and another number of unlabelled examples."""
     run, _ = few
@@ -179,7 +181,7 @@ def samples_of(
     record = dataclasses.replace(run.record, training=training, finetune=finetune)
     workspace = workspace_with(run.folder, unmarked(unlabelled) if unlabelled else None)
     source = model_files.read(run, workspace, "test")
-    return drawn(dataclasses.replace(source, run=Run(run.folder, record)), each)
+    return drawn(dataclasses.replace(source, run=Run(run.folder, record)), Budget(Cost(macs, 1)))
 
 
 @pytest.mark.parametrize(
@@ -241,13 +243,13 @@ def test_unlabelled_examples_that_cannot_be_loaded_are_done_without(
     told = io.StringIO()
     source = model_files.read(run, workspace_with(run.folder, gone), "test")
     with reporting(Plain(told)):
-        found = drawn(source, 1)
+        found = drawn(source, Budget(Cost(1, 1)))
     assert "measuring without unlabelled examples: No picture is left in unlab" in told.getvalue()
     assert found.digest == samples_of(few, 0).digest
 
 
 def test_a_large_network_is_measured_on_fewer(few: tuple[Run, Workspace]) -> None:
-    found = samples_of(few, 1500, each=1 << 28)
+    found = samples_of(few, 1500, macs=10**10)
     assert (len(found.calibration), len(found.choosing), len(found.proving)) == (64, 64, 64)
     assert len(found.labels) == 21
     assert found.digest != samples_of(few, 1500).digest

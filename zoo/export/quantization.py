@@ -15,10 +15,13 @@ import numpy as np
 import onnx
 
 from zoo.errors import ModelFileError
-from zoo.export import boundary, footprint
+from zoo.export import boundary
+from zoo.export.budget import Budget
 from zoo.export.compaction import QUANTIZED, compact
 from zoo.export.halving import halve
+from zoo.export.limits import MEMORY
 from zoo.export.silence import silence
+from zoo.export.work import cost_of
 
 Array = np.ndarray[Any, Any]
 Method = Literal["minmax", "entropy", "percentile"]
@@ -146,11 +149,11 @@ class _Reader:
     """
 
     def __init__(self, model: onnx.ModelProto, examples: Array, *, histograms: bool) -> None:
-        port, each = model.graph.input[0], footprint.activations(model)
+        port, cost = model.graph.input[0], cost_of(model)
         fixed = port.type.tensor_type.shape.dim[0].dim_value
-        size = fixed or footprint.at_once(each, min(BATCH, len(examples)))
+        size = fixed or Budget(cost).batch(min(BATCH, len(examples)))
         if histograms:
-            most = max(1, footprint.MEMORY // each // size) * size
+            most = max(1, MEMORY // max(1, cost.tensors) // size) * size
             examples = examples[:: -(-len(examples) // most)]  # spread, for they may be in order
         # Whole batches alone, else histograms fail: the first examples may come twice.
         count = -(-len(examples) // size) * size

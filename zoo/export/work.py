@@ -28,11 +28,13 @@ POOLED = 20_000
 class Cost:
     """Of one example: multiply-accumulates, and bytes of all activations that live at a time.
 
-    `pooled` counts the numbers that come out of pooling, which plain Python makes one by one.
+    `tensors` is the bytes of all that are made, the input among them. `pooled` counts the numbers
+    that come out of pooling, which plain Python makes one by one.
     """
 
     macs: int
     activations: int
+    tensors: int = 0
     pooled: int = 0
 
     @property
@@ -64,7 +66,10 @@ def cost_of(model: onnx.ModelProto) -> Cost:
     macs = sum(_macs(node, known) for node in inferred.graph.node)
     pools = (n.output[0] for n in inferred.graph.node if n.op_type in POOLS)
     pooled = sum(math.prod(known[name][0]) for name in pools if name in known)
-    return Cost(macs // batch, _activations(inferred.graph, known) // batch, pooled // batch)
+    constant = _constant(inferred.graph)
+    sizes = {n: math.prod(shape) * each for n, (shape, each) in known.items() if n not in constant}
+    live, made = _most_at_once(inferred.graph, sizes), sum(sizes.values())
+    return Cost(macs // batch, live // batch, made // batch, pooled // batch)
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -144,18 +149,19 @@ def _einsum(node: onnx.NodeProto, shapes: list[Shape | None]) -> int:
     return math.prod(sizes.values())
 
 
-def _activations(graph: Any, known: dict[str, tuple[Shape, int]]) -> int:
+def _constant(graph: Any) -> set[str]:
+    """Name what is no activation: constants, and the inputs that stand for large ones."""
+    names = {each.name for each in graph.initializer}
+    return names | {each.name for each in graph.input if each.name != INPUT}
+
+
+def _most_at_once(graph: Any, sizes: dict[str, int]) -> int:
     """Return the most bytes that live at a time when the nodes are run in their order."""
-    constant = {each.name for each in graph.initializer}
-    constant |= {each.name for each in graph.input if each.name != INPUT}
     last = {name: at for at, node in enumerate(graph.node) for name in node.input}
-    sizes = {
-        n: math.prod(shape) * width for n, (shape, width) in known.items() if n not in constant
-    }
     live, most = sizes.get(INPUT, 0), 0
     for at, node in enumerate(graph.node):
         live += sum(sizes.get(name, 0) for name in node.output)
         most = max(most, live)
         over = {n for n in (*node.input, *node.output) if last.get(n, at) == at}
-        live -= sum(sizes.get(name, 0) for name in over - constant)
+        live -= sum(sizes.get(name, 0) for name in over)
     return max(most, live)

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from zoo.export import footprint, quantization
+from zoo.export import quantization
 from zoo.export.agreement import Agreement, Drop, needed
+from zoo.export.budget import Budget
 from zoo.export.runtime import Array, open_session
 from zoo.export.timing import ratio
 from zoo.export.trials import run_all
+from zoo.export.work import cost_of
 from zoo.pipeline.samples import Samples
 
 
@@ -90,12 +92,12 @@ def refusal(candidates: list[Candidate], precision: str) -> str:
     )
 
 
-def bytes_of_one(model: bytes) -> int:
-    """Return the bytes of all inner tensors of a file for one example."""
-    return footprint.activations(onnx.load_model_from_string(model))
+def budget_of(model: bytes) -> Budget:
+    """Return what may be asked of a file at a time and in all."""
+    return Budget(cost_of(onnx.load_model_from_string(model)))
 
 
 def answers(data: bytes, images: Array) -> tuple[Array, Array]:
     """Run a file that may not be sealed yet."""
-    size = footprint.at_once(bytes_of_one(data), quantization.BATCH)
+    size = budget_of(data).batch(quantization.BATCH)
     return run_all(open_session(Path("the model"), data, sealed=False), images, size)

@@ -13,7 +13,7 @@ from zoo.api import FinetuneConfig, TrainConfig
 from zoo.config import make
 from zoo.data import Column, checked, holdout
 from zoo.errors import ZooError
-from zoo.export import footprint
+from zoo.export.budget import Budget
 from zoo.export.runtime import Array
 from zoo.pipeline import assembly
 from zoo.pipeline.finetuning import labelled_examples
@@ -22,6 +22,8 @@ from zoo.progress import current
 
 CALIBRATION, MEASURED = 512, 2000
 """Examples for calibration, and at most as many others to choose a candidate by, or to prove it."""
+FEWEST = 64
+"""Of either, where there are as many: worth any work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Samples:
         return hashlib.sha256(self.calibration.tobytes()).hexdigest()[:16]
 
 
-def drawn(source: Source, each: int) -> Samples:
-    """Draw by the run's seed; running one example makes `each` bytes.
+def drawn(source: Source, budget: Budget) -> Samples:
+    """Draw by the run's seed, and fewer where `budget` says that an example is much work.
 
     Calibration takes examples that were trained on, and where these are few up to a third of those
     whose labels the run did not use, or that have none. The rest of these is halved between
@@ -59,7 +61,7 @@ def drawn(source: Source, each: int) -> Samples:
     spare = torch.cat([train[~trained], others])
     spare = spare[torch.randperm(len(spare), generator=generator)]
     seen = train[trained]
-    wanted, most = (footprint.in_all(each, count) for count in (CALIBRATION, MEASURED))
+    wanted, most = (budget.examples(n, least=FEWEST) for n in (CALIBRATION, MEASURED))
     # Something must be left to measure on.
     first = min(wanted, len(seen) if len(held) or len(spare) else -(-len(seen) // 2))
     taken = min(wanted - first, len(spare) // 3)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from zoo.errors import ProofError, ZooError
-from zoo.export import footprint, quantization
+from zoo.export import quantization
 from zoo.export.comparison import compare
 from zoo.export.graph import finished
 from zoo.export.modelfile import ModelFile
@@ -21,7 +21,7 @@ from zoo.export.proof import Reference
 from zoo.export.runtime import Array, open_session
 from zoo.export.targets import ExportConfig
 from zoo.export.trials import run_all
-from zoo.pipeline.candidates import Candidate, answers, bytes_of_one, measure, refusal
+from zoo.pipeline.candidates import Candidate, answers, budget_of, measure, refusal
 from zoo.pipeline.model_files import Source, card_of, config_of, full_precision
 from zoo.pipeline.samples import Samples, drawn
 from zoo.progress import current
@@ -46,7 +46,7 @@ def make(source: Source, config: ExportConfig) -> Made:
     twin = full_precision(source, config)
     if config.precision == "fp32":
         return Made(twin, twin, source.logits)
-    samples = drawn(source, bytes_of_one(twin))
+    samples = drawn(source, budget_of(twin))
     count, labelled = len(samples.choosing), len(samples.labels)
     current().note(f"measuring {config.precision} on {count:,} examples, {labelled:,} with labels")
     expected = answers(twin, samples.choosing)[0]
@@ -77,7 +77,7 @@ def make_again(
     twin = twin or full_precision(source, config)
     if config.precision == "fp32":
         return twin
-    samples = samples or drawn(source, bytes_of_one(twin))
+    samples = samples or drawn(source, budget_of(twin))
     name = str((file.card.quantization or {}).get("method"))
     if name == "fp16":
         model = quantization.to_fp16(twin)
@@ -98,7 +98,7 @@ def traced(source: Source, file: ModelFile) -> tuple[Reference, Callable[[], byt
         return reference_of(source, file), functools.partial(make_again, source, file)
     twin = full_precision(source, config_of(file))
     try:
-        samples = drawn(source, bytes_of_one(twin))
+        samples = drawn(source, budget_of(twin))
     except ZooError as error:
         reason = f"the examples that it was calibrated by cannot be read again: {error}"
         return reference_of(source, file, twin), reason
@@ -125,7 +125,7 @@ def reference_of(
         )
     twin = twin or full_precision(source, config)
     run = functools.partial(_run, twin)
-    size = footprint.at_once(bytes_of_one(twin), 64)
+    size = budget_of(twin).batch(quantization.BATCH)
     logits = run(source.images, size)[0]
     wanted = card_of(source, config, float(card.metrics["accuracy"]), quantized=card.quantization)
     reference = Reference(
