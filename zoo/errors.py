@@ -128,7 +128,7 @@ def recurs(error: BaseException) -> bool:
     """
     if isinstance(error, ZooError):
         return error._recurs
-    return not isinstance(error, OSError | MemoryError | KeyboardInterrupt)
+    return not (isinstance(error, OSError | KeyboardInterrupt) or ran_out(error))
 
 
 def first_line(error: BaseException) -> str:
@@ -140,6 +140,8 @@ def first_line(error: BaseException) -> str:
 def ran_out(error: BaseException | str) -> bool:
     """Tell whether an error, or what a library said, is of memory that could not be had."""
     if isinstance(error, BaseException):
+        if isinstance(error, OutOfMemory):
+            return True
         causes = [error, *(each for each in (error.__cause__, error.__context__) if each)]
         return any(isinstance(each, MemoryError) or ran_out(str(each)) for each in causes)
     return any(sign in error.lower() for sign in MEMORY_SIGNS)

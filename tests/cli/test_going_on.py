@@ -29,6 +29,9 @@ MENDED_FIRST = (
 PASSING = (
     OSError(errno.ENOSPC, "No space left on device"),
     torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    MemoryError(),
+    errors.OutOfMemory("Memory ended."),
     errors.TrainingError("Process 2 of 2 was ended by SIGKILL."),
     errors.RunError("The examples are not those that this run began with. Bring them back."),
     errors.LoggerError("--log mlflow: the server is not there."),
@@ -98,3 +101,4 @@ def test_every_error_says_whether_it_recurs() -> None:
     assert passing == {"ZooError", "LoggerError", "OutOfMemory", "RunError", "TrainingError"}
     assert recurs(ValueError())
     assert not recurs(MemoryError())
+    assert not recurs(RuntimeError("DefaultCPUAllocator: can't allocate memory"))

@@ -138,8 +138,19 @@ def test_whoever_meets_the_end_of_memory_is_not_blamed(
         raise RuntimeError(TORCH)
 
     monkeypatch.setattr(nn.Module, "load_state_dict", load)
-    with pytest.raises(OutOfMemory, match=r"No file was written: Memory ended: .* --memory 250MB"):
+    said = r"No file was written: Memory ended while backbone 'mlp' took its weights: .*\. Type"
+    with pytest.raises(OutOfMemory, match=f"{said} --memory 250MB"):
         pipeline.export(trained.finetuned, workspace=trained.workspace)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(TORCH), MemoryError()])
+def test_whoever_loads_a_data_set_is_not_blamed(error: Exception, trained: Any) -> None:
+    from zoo.pipeline import assembly
+
+    entry = trained.workspace.registry.lookup("dataset", "digits")
+    with pytest.raises(OutOfMemory) as caught, assembly.guarded(entry, "loaded"):
+        raise error
+    assert str(caught.value).startswith("Memory ended while dataset 'digits' was loaded: ")
 
 
 def test_less_memory_is_fewer_examples_at_a_time(

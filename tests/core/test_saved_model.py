@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import pipeline
-from zoo.errors import PluginFault
+from zoo.errors import OutOfMemory, PluginFault, recurs
 from zoo.pipeline import saved_model
 from zoo.pipeline.unsaved import alike, unsaved
 
@@ -168,7 +168,7 @@ def test_a_buffer_that_is_saved_is_no_obstacle(mine: Any) -> None:
     [
         ({"grown": True}, r"a fresh build does not take its weights: .*encoder\.more.*Let build"),
         ({"extra": True}, r"'encoder\._extra_state' in its state is no tensor\. Keep tensors"),
-        ({"numpy": True}, "in evaluation mode it gives two answers to one question. Draw random"),
+        ({"numpy": True}, "in evaluation mode it returns different outputs for the same input."),
     ],
 )
 def test_what_could_not_be_loaded_or_asked_is_told_before_training(
@@ -306,6 +306,82 @@ def test_a_sound_model_passes_in_every_stage(
     mine.pretrain(training)
     mine.self_train(run)
     assert asked == [32, 32, 32]
+
+
+@pytest.fixture
+def asked_of(mine: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
+    """Let a head do something in training's last check: it is given the number of examples."""
+    from zoo.pipeline import finetuning
+
+    def set_up(deed: Callable[[int], None]) -> None:
+        last: list[bool] = []
+
+        class Head(nn.Linear):
+            def forward(self, codes: Tensor) -> Tensor:
+                if last and len(codes) > 2:  # a build is tried on two
+                    deed(len(codes))
+                return super().forward(codes)
+
+        def check(*given: Any) -> None:
+            last.append(True)
+            saved_model.check_saved(*given)
+
+        mine.head = Head
+        monkeypatch.setattr(finetuning, "check_saved", check)
+
+    return set_up
+
+
+def test_where_memory_ends_fewer_examples_are_asked(mine: Any, asked_of: Any) -> None:
+    asked: list[int] = []
+
+    def deed(count: int) -> None:
+        asked.append(count)
+        if count > 10:
+            torch.empty(1 << 50)
+
+    asked_of(deed)
+    assert mine.finetune().state == "finished"
+    assert asked[:2] == [32, 16]
+    assert {*asked[2:]} == {8}
+
+
+def test_where_memory_ends_for_a_few_the_message_says_memory(mine: Any, asked_of: Any) -> None:
+    asked_of(lambda count: torch.empty(1 << 50))
+    with pytest.raises(OutOfMemory) as caught:
+        mine.finetune()
+    assert str(caught.value).startswith(
+        "Memory ended while the saved weights were checked, on a batch of 4: "
+    )
+    assert str(caught.value).endswith(". Close other programs.")
+    assert str(caught.value).count("Memory ended") == 1
+    assert not recurs(caught.value)
+    [[run], _] = pipeline.runs(workspace=mine.workspace)
+    assert run.state == "failed"
+
+
+def test_weights_that_memory_does_not_hold_are_not_called_unfit(mine: Any) -> None:
+    class Heavy(nn.Linear):
+        def _load_from_state_dict(self, *given: Any) -> None:
+            torch.empty(1 << 50)
+
+    mine.head = Heavy
+    with pytest.raises(OutOfMemory, match="Memory ended while the saved weights were checked"):
+        mine.finetune()
+
+
+def test_who_fails_in_the_check_is_named(mine: Any, asked_of: Any) -> None:
+    def deed(count: int) -> None:
+        raise RuntimeError("too tired.")
+
+    asked_of(deed)
+    line = deed.__code__.co_firstlineno + 1
+    with pytest.raises(PluginFault) as caught:
+        mine.finetune()
+    assert str(caught.value) == (
+        "head 'mine' of plugin file:mine: RuntimeError while its saved weights were checked: too"
+        f" tired (test_saved_model.py:{line})."
+    )
 
 
 # --- what differs ---------------------------------------------------------------------------

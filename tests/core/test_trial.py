@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import pipeline
-from zoo.errors import PluginFault
+from zoo.errors import OutOfMemory, PluginFault, recurs
 
 
 class Flat(torch.autograd.Function):
@@ -89,7 +89,7 @@ def test_code_that_wants_contiguous_tensors_is_trained_with_them(
     line = view.__code__.co_firstlineno + 1
     assert contiguous(mine.notes.said) == 3 * [
         f"backbone 'mine': its code wants contiguous tensors (test_trial.py:{line}): view size is"
-        " not compatible with input tensor's size and stride; training without --channels-last"
+        " not compatible with input tensor's size and stride; training with --no-channels-last"
     ]
     asked = mine.finetune(dataclasses.replace(mine.training, channels_last=False))
     assert asked.record.weights_sha256 == finetuned.record.weights_sha256
@@ -117,7 +117,7 @@ def test_what_answers_by_how_tensors_lie_is_trained_as_it_will_be_loaded(
         assert run.record.training["channels_last"] is False
     assert contiguous(mine.notes.said) == 3 * [
         "backbone 'mine': its answers are others where tensors lie contiguous, as in a loaded run;"
-        " training without --channels-last"
+        " training with --no-channels-last"
     ]
     asked = mine.finetune(dataclasses.replace(mine.training, channels_last=False))
     assert asked.record.weights_sha256 == finetuned.record.weights_sha256
@@ -218,3 +218,61 @@ def test_what_a_hook_keeps_is_no_obstacle(mine: Any) -> None:
 
     mine.encoder = Hooked
     assert mine.self_train(mine.finetune()).state == "finished"
+
+
+# --- memory ---------------------------------------------------------------------------------
+
+
+def test_where_memory_ends_nothing_is_said_of_the_layout(mine: Any) -> None:
+    """torch says it on a CPU by a plain `RuntimeError`; training may find more."""
+    left = [1]
+
+    def short(net: nn.Module, maps: Tensor) -> Tensor:
+        if net.training and left:
+            left.pop()
+            torch.empty(1 << 50)
+        return maps.flatten(1)
+
+    mine.encoder = lambda: Net(short)
+    run = mine.finetune()
+    assert run.record.training["channels_last"] is True
+    assert not contiguous(mine.notes.said)
+    assert not left
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_where_memory_ends_in_training_no_plugin_is_blamed(precision: Any, mine: Any) -> None:
+    def short(net: nn.Module, maps: Tensor) -> Tensor:
+        return torch.empty(1 << 50) if net.training else maps.flatten(1)
+
+    mine.encoder = lambda: Net(short)
+    mine.training = dataclasses.replace(mine.training, precision=precision)
+    with pytest.raises(OutOfMemory) as caught:
+        mine.finetune()
+    assert str(caught.value).startswith("Memory ended in training: ")
+    assert str(caught.value).endswith(
+        " Close other programs, or train anew with a smaller --batch-size than 32."
+    )
+    assert not recurs(caught.value)
+    assert not contiguous(mine.notes.said)
+    [[run], _] = pipeline.runs(workspace=mine.workspace)
+    assert run.state == "failed"
+    assert run.record.training["channels_last"] is True
+
+
+def test_where_memory_ends_after_the_step_on_zeros_training_will_say_so(mine: Any) -> None:
+    asked: list[int] = []
+
+    class Short(nn.Linear):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.register_load_state_dict_pre_hook(self.fail)
+
+        def fail(self, *given: Any) -> None:
+            asked.append(1)
+            if len(asked) == 1:
+                torch.empty(1 << 50)
+
+    mine.head = Short
+    assert mine.finetune().state == "finished"
+    assert len(asked) == 2

@@ -14,7 +14,7 @@ from torch import nn
 
 from zoo.api import Component, Dataset, ImageInput, Losses, Preprocessing, note
 from zoo.config import to_json
-from zoo.errors import PluginFault, Unfit, ZooError
+from zoo.errors import OutOfMemory, PluginFault, Unfit, ZooError, first_line, ran_out
 from zoo.isolation import no_way_out, place
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
@@ -198,10 +198,17 @@ def preprocessing_of(backbone: nn.Module) -> Preprocessing:
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], owner: str) -> None:
-    """Load tensors by name; raises `Unfit` where they are not those of the module."""
+    """Load tensors by name; raises `Unfit` where they are not those of the module.
+
+    And `OutOfMemory`, which says nothing of them.
+    """
     try:
         module.load_state_dict(dict(tensors))
     except Exception as error:  # a module may have code of its own for loading
+        if ran_out(error):
+            raise OutOfMemory(
+                f"Memory ended while {owner} took its weights: {first_line(error)}."
+            ) from error
         lines = str(error).splitlines() or [type(error).__name__]
         first = lines[min(1, len(lines) - 1)].strip().rstrip(".")
         raise Unfit(
@@ -218,7 +225,10 @@ def load_backbone(run: Run, model: nn.Module, part: Part) -> None:
 
 @contextlib.contextmanager
 def guarded(entry: Entry, deed: str) -> Iterator[None]:
-    """Tell what a plugin's code raises in one line that names it; ours passes unchanged."""
+    """Tell what a plugin's code raises in one line that names it; ours passes unchanged.
+
+    Where memory ended that is said, and nobody is blamed: `OutOfMemory`.
+    """
     try:
         # What a plugin prints is not a result, and stdout is for results.
         with contextlib.redirect_stdout(sys.stderr), no_way_out():
@@ -230,6 +240,10 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
     except SystemExit as error:
         raise _fault(entry, f"it ended the interpreter while it was {deed}") from error
     except Exception as error:
+        if ran_out(error):
+            raise OutOfMemory(
+                f"Memory ended while {entry.owner} was {deed}: {first_line(error)}."
+            ) from error
         if os.environ.get("ZOO_STRICT") == "1":
             raise
         text = " ".join(str(error).split())

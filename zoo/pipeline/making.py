@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from zoo.api import Dataset, FinetuneConfig, ImageInput, TrainConfig
 from zoo.augment import Augmentation, Mixing
 from zoo.config import to_json
 from zoo.data import Batches, Column, Parts
-from zoo.errors import BadOption, PluginFault, RunError, TrainingError, ZooError
+from zoo.errors import (
+    BadOption,
+    OutOfMemory,
+    PluginFault,
+    RunError,
+    ZooError,
+    first_line,
+    ran_out,
+)
 from zoo.isolation import place as line_of
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
@@ -29,6 +38,7 @@ from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Record
 from zoo.runs import Run
+from zoo.tasks import Task
 from zoo.training import Checkpoints, Epoch, Goal, Place, holding, kept_of
 
 
@@ -245,12 +255,12 @@ def training_guard(parts: dict[str, Part], training: TrainConfig) -> Iterator[No
         yield
     except (ZooError, OSError):
         raise
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"The device has no memory left: {str(error).splitlines()[0]}"
-            f" Type a smaller --batch-size than {training.batch_size}."
-        ) from error
     except Exception as error:
+        if ran_out(error):
+            raise OutOfMemory(
+                f"Memory ended in training: {first_line(error)}. Close other programs, or train"
+                f" anew with a smaller --batch-size than {training.batch_size}."
+            ) from error
         if os.environ.get("ZOO_STRICT") == "1":
             raise
         trained = [part for kind, part in parts.items() if kind != "dataset"]
@@ -268,3 +278,16 @@ def training_fault(
         f"{what} in {names}: {type(error).__name__}: {text}{line_of(error)}.{small}"
         " For the traceback, set ZOO_STRICT=1."
     )
+
+
+def blamed(error: BaseException, tasks: Sequence[Task], parts: Mapping[str, Part]) -> list[Part]:
+    """Return the component in whose module an error was raised; all of them where none tells."""
+    owners = {
+        id(module): kind
+        for task in tasks
+        for kind, whole in task.components.items()
+        for module in whole.modules()
+    }
+    passed = [id(f.f_locals.get("self")) for f, _ in traceback.walk_tb(error.__traceback__)]
+    kinds = [owners[each] for each in passed if each in owners]
+    return [parts[kinds[-1]]] if kinds else [p for kind, p in parts.items() if kind != "dataset"]

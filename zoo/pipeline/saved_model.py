@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.api import TrainConfig
-from zoo.errors import PluginFault, TrainingError
+from zoo.errors import OutOfMemory, PluginFault, ZooError, first_line, ran_out
+from zoo.isolation import place as line_of
 from zoo.models import Classifier
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
+from zoo.pipeline.making import blamed
 from zoo.pipeline.unsaved import alike, unsaved
 from zoo.progress import Silent, reporting
 from zoo.tasks import Finetuning, Pretraining, SelfTraining, Task
@@ -24,6 +27,8 @@ from zoo.training.places import innermost
 OWNERS = {"encoder": "backbone", "decoder": "backbone", "objective": "objective", "head": "head"}
 """The kind of component that gives an answer, by its name; those of tensors begin with it."""
 SHOWN = 4
+FEW = 4
+"""Examples that are asked at least: where memory does not suffice for these, it is told."""
 ROUNDING = {"fp32": 0.01, "bf16": 0.2}
 """How far answers may lie apart in two layouts, by precision: a norm in parts of another."""
 REGISTER = "Register whatever outputs depend on as a parameter or as a persistent buffer."
@@ -44,9 +49,33 @@ def check_saved(
     training, in evaluation mode and uncompiled: features, what a decoder makes of them, logits.
     `again` builds. Raises `PluginFault` where a bit differs, naming what is not saved; and where
     the answers are others once its tensors lie contiguous, as they will when the run is loaded.
+    Where memory ends fewer examples are asked; raises `OutOfMemory` where a few are too many.
     """
     if not place.main:  # what it holds is what is saved
         return
+    while True:
+        try:
+            _check(trained, again, raw, parts, config, place)
+            return
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            if len(raw) <= FEW:
+                raise OutOfMemory(
+                    "Memory ended while the saved weights were checked, on a batch of"
+                    f" {len(raw)}: {first_line(error.__cause__ or error)}. Close other programs."
+                ) from error
+        raw = raw[: max(FEW, len(raw) // 2)]
+
+
+def _check(
+    trained: Task,
+    again: Callable[[], Task],
+    raw: Tensor,
+    parts: Mapping[str, Part],
+    config: TrainConfig,
+    place: Place,
+) -> None:
     fresh = built_anew(again, config, place)
     _load(fresh, trained, parts)
     if part := changed_by_layout(fresh, raw, parts, config, place):
@@ -65,9 +94,9 @@ def check_saved(
     if differing and restless:
         raise _fault(
             parts[differing[1]],
-            "in evaluation mode it gives two answers to one question. Draw random numbers in"
-            " training alone, from torch's global generator, and keep nothing from one call to the"
-            " next",
+            "in evaluation mode it returns different outputs for the same input. Draw random"
+            " numbers in training alone, from torch's global generator, and keep nothing from one"
+            " call to the next",
         )
     if differing:
         answer, kind = differing
@@ -97,7 +126,7 @@ def changed_by_layout(
         for name, answer in asked.answers(task, torch.contiguous_format).items():
             if not _close(found[name], answer, ROUNDING[config.precision]):
                 return parts[OWNERS[name]]
-    except TrainingError:
+    except OutOfMemory:
         if place.device.type == "cpu":
             raise
     return None
@@ -118,7 +147,7 @@ def _judged(asked: _Asked, trained: Task, fresh: Task) -> tuple[tuple[str, str] 
     try:
         differing = asked.differing(trained, fresh)
         return differing, differing is not None and asked.differing(trained, trained) is not None
-    except TrainingError:
+    except OutOfMemory:
         if asked.device.type == "cpu":
             raise
         return None, True
@@ -151,6 +180,8 @@ def _load(fresh: Task, trained: Task, parts: Mapping[str, Part]) -> None:
     try:
         fresh.load(tensors)
     except Exception as error:
+        if ran_out(error):
+            raise
         said = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip().rstrip(".")
         named = re.search(rf"\b({'|'.join(OWNERS)})\.", said)
         raise _fault(
@@ -182,21 +213,28 @@ class _Asked:
     @torch.no_grad()
     def answers(self, task: Task, layout: torch.memory_format | None) -> dict[str, Tensor]:
         """Ask a model for all that is made of what was saved, by who gives it."""
-        device, config = self.device, self._config
-        task.to(device).eval()
-        if layout is not None:
-            lay_out(task, layout)
+        device, config, parts = self.device, self._config, self._parts
         with (
-            assembly.guarded(self._parts["backbone"].entry, "asked as it was saved"),
+            assembly.guarded(parts["backbone"].entry, "checked with its saved weights"),
             generators_kept(device),
             deterministic(device),
             autocast(config, device),
         ):
+            task.to(device).eval()
+            if layout is not None:
+                lay_out(task, layout)
             torch.manual_seed(config.seed)
             try:
-                return _answers(task, self._raw.to(device), decodes=_decodes(self._parts))
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(f"The device has no memory left: {error}") from error
+                return _answers(task, self._raw.to(device), decodes=_decodes(parts))
+            except Exception as error:
+                strict = os.environ.get("ZOO_STRICT") == "1"
+                if strict or isinstance(error, ZooError) or ran_out(error):
+                    raise
+                raise _fault(
+                    blamed(error, [task], parts)[0],
+                    f"{type(error).__name__} while its saved weights were checked:"
+                    f" {' '.join(str(error).split()).rstrip('.')}{line_of(error)}",
+                ) from error
 
 
 def _answers(task: Task, raw: Tensor, *, decodes: bool) -> dict[str, Tensor]:

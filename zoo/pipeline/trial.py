@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from zoo.api import ImageInput, TrainConfig
-from zoo.errors import ZooError
+from zoo.errors import OutOfMemory, ZooError
 from zoo.isolation import place as line_of
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
-from zoo.pipeline.making import training_fault
+from zoo.pipeline.making import blamed, training_fault
 from zoo.pipeline.saved_model import built_anew, changed_by_layout, check_saved
 from zoo.progress import current
 from zoo.tasks import Finetuning, SelfTraining, Task
@@ -55,18 +55,20 @@ def tried(
         except Exception as error:
             if os.environ.get("ZOO_STRICT") == "1":
                 raise
-            blamed = _blamed(error, builds, parts)
-            raise training_fault("Training failed on zeros", blamed, error, config) from error
+            raised_by = blamed(error, builds, parts)
+            raise training_fault("Training failed on zeros", raised_by, error, config) from error
     config = found.config
     if found.error is not None:
         reason = " ".join(str(found.error).split()).partition(" (")[0].rstrip(".")[:100]
         _tell(
-            _blamed(found.error, builds, parts),
+            blamed(found.error, builds, parts),
             f"its code wants contiguous tensors{line_of(found.error)}: {reason}",
         )
-    if found.tried:
-        numbers = torch.Generator().manual_seed(0)
-        raw = torch.randint(0, 256, (2, *input.shape), dtype=torch.uint8, generator=numbers)
+    if not found.tried:
+        return config
+    numbers = torch.Generator().manual_seed(0)
+    raw = torch.randint(0, 256, (2, *input.shape), dtype=torch.uint8, generator=numbers)
+    with contextlib.suppress(OutOfMemory):  # training itself will say so, if it must
         if part := changed_by_layout(builds[-1], raw, parts, config, place):
             _tell([part], "its answers are others where tensors lie contiguous, as in a loaded run")
             config = dataclasses.replace(config, channels_last=False)
@@ -74,9 +76,9 @@ def tried(
     return config
 
 
-def _tell(blamed: Sequence[Part], problem: str) -> None:
-    names = " or ".join(part.entry.owner for part in blamed)
-    current().note(f"{names}: {problem}; training without --channels-last")
+def _tell(concerned: Sequence[Part], problem: str) -> None:
+    names = " or ".join(part.entry.owner for part in concerned)
+    current().note(f"{names}: {problem}; training with --no-channels-last")
 
 
 def _zeros(task: Task, input: ImageInput, count: int) -> tuple[Batch, Batch]:
@@ -87,16 +89,3 @@ def _zeros(task: Task, input: ImageInput, count: int) -> tuple[Batch, Batch]:
         return (raw, raw, labels - torch.arange(count)), (raw, labels)  # the second is unknown
     batch: tuple[Tensor, ...] = (raw, labels) if isinstance(task, Finetuning) else (raw,)
     return batch, batch
-
-
-def _blamed(error: BaseException, builds: Sequence[Task], parts: Mapping[str, Part]) -> list[Part]:
-    """Return the component in whose module an error was raised; all of them where none tells."""
-    owners = {
-        id(module): kind
-        for task in builds
-        for kind, whole in task.components.items()
-        for module in whole.modules()
-    }
-    passed = [id(f.f_locals.get("self")) for f, _ in traceback.walk_tb(error.__traceback__)]
-    kinds = [owners[each] for each in passed if each in owners]
-    return [parts[kinds[-1]]] if kinds else [p for kind, p in parts.items() if kind != "dataset"]

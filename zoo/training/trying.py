@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from zoo.api import Losses, TrainConfig
+from zoo.errors import ran_out
 from zoo.training.devices import autocast, generators_kept, lay_out
 from zoo.training.places import Batch, Place, innermost
 
@@ -39,9 +40,9 @@ def try_step(
     for laid_out in (True, False) if innermost(config, place) else (False,):
         try:
             _step(build(), batch, held, config, place, laid_out)
-        except (torch.OutOfMemoryError, MemoryError):
-            return Tried(config, tried=False)
         except Exception as raised:
+            if ran_out(raised):
+                return Tried(config, tried=False)
             if not laid_out:
                 raise
             error = raised
