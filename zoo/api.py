@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pluggy
 
-from zoo.errors import DataError, Unfit, UnknownField, ZooError
+from zoo.errors import DataError, DataUnavailable, Unfit, UnknownField, ZooError
 from zoo.errors import did_you_mean as _did_you_mean
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "BackboneSpec",
     "Component",
     "DataError",
+    "DataUnavailable",
     "Dataset",
     "DatasetSpec",
     "Examples",

@@ -79,6 +79,15 @@ class DataError(ZooError):
     _recurs = True
 
 
+class DataUnavailable(DataError):
+    """A data set cannot be had now, and perhaps later: a full disk, no network, files that change.
+
+    A run that it stops can be gone on with.
+    """
+
+    _recurs = False
+
+
 class ModelFileError(ZooError):
     """A file is not an ONNX file, or not one that zoo wrote."""
 
@@ -124,10 +133,11 @@ class NotFinite(TrainingError):
 def recurs(error: BaseException) -> bool:
     """Say whether what was stopped by an error would be stopped by it again, nothing being mended.
 
-    A full disk, want of memory or Ctrl-C need not come again; other errors of code must.
+    A full disk, want of memory, a lost network or Ctrl-C need not come again; other errors of code
+    must.
     """
     if isinstance(error, ZooError):
-        return error._recurs
+        return error._recurs and not ran_out(error)
     return not (isinstance(error, OSError | KeyboardInterrupt) or ran_out(error))
 
 

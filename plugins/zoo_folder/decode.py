@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from zoo.api import DataError, ImageInput, ZooError, read_picture
+from zoo.api import DataUnavailable, ImageInput, ZooError, read_picture
 from zoo_folder.arrange import Picture, Plan
 from zoo_folder.contents import digest_of, mark_of
 from zoo_folder.listing import shown
@@ -51,13 +51,13 @@ class Reader:
         except ZooError as error:
             cause = error.__context__
             if isinstance(cause, OSError) and cause.errno not in DAMAGE:
-                raise DataError(
+                raise DataUnavailable(
                     f"'{shown(path)}' cannot be read: {cause.strerror}. Type the same command"
                     " again, or take the picture out of the folder."
                 ) from error
             row = str(error).replace(f"'{path}' ", "").rstrip(".")
         if not self._unchanged(path, picture):
-            raise DataError(
+            raise DataUnavailable(
                 f"'{shown(path)}' changed while it was read. Type the same command again."
             )
         return row

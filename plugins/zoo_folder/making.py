@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from zoo.api import DataError, ImageInput, note, progress
+from zoo.api import DataUnavailable, ImageInput, note, progress
 from zoo_folder.arrange import Plan
 from zoo_folder.belief import opened, sha256_of
 from zoo_folder.cache import (
@@ -42,7 +42,7 @@ PARTIAL = ".partial-"
 def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
     """Return the cache of a plan's contents; they are read if nobody has done so before.
 
-    Raises `DataError` where it cannot be written; nothing is left of it then.
+    Raises `DataUnavailable` where it cannot be written; nothing is left of it then.
     """
     settings = settings_of(input)
     folder = slot / key_of(settings, plan)
@@ -65,13 +65,15 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
                     fresh = True
                     cache = opened(folder, input, plan)
     except OSError as error:
-        raise DataError(
+        raise DataUnavailable(
             f"The decoded pictures of '{shown(root)}' cannot be kept in '{shown(slot)}':"
             f" {error.strerror or error}. They take {size / 1e6:,.1f} MB. Make room there, name"
             " another folder with --data-root or ZOO_DATA, or choose a smaller -d size=N."
         ) from error
     if isinstance(cache, str):
-        raise DataError(f"'{shown(folder)}' was changed meanwhile. Type the same command again.")
+        raise DataUnavailable(
+            f"'{shown(folder)}' was changed meanwhile. Type the same command again."
+        )
     return dataclasses.replace(cache, fresh=fresh)
 
 

@@ -18,7 +18,7 @@ from urllib.error import URLError
 
 from filelock import FileLock
 
-from zoo.api import DataError, note, progress
+from zoo.api import DataUnavailable, note, progress
 from zoo_images.catalogue import Published
 from zoo_images.integrity import faults, missing, record, record_path
 
@@ -38,7 +38,7 @@ FAILURES = (
 def fetch(published: Published, root: Path, reader: Any, arguments: dict[str, Any]) -> None:
     """Download the set below `root`; a second process waits, then finds it there.
 
-    Raises `DataError` that names the folder, the files and the command that fetches them.
+    Raises `DataUnavailable` that names the folder, the files and the command that fetches them.
     """
     absent = missing(published, root)
     try:
@@ -106,14 +106,14 @@ def _timeout() -> Iterator[None]:
 
 def _unreachable(
     published: Published, root: Path, absent: list[str], error: BaseException
-) -> DataError:
+) -> DataUnavailable:
     extra = ", split='letters'" if published.torchvision == "EMNIST" else ""
     command = (
         f'python -c "from torchvision.datasets import {published.torchvision};'
         f" {published.torchvision}('{root}', download=True{extra})\""
     )
     reason = textwrap.shorten(str(error), 300, placeholder=" …") or type(error).__name__
-    return DataError(
+    return DataUnavailable(
         f"{published.name} is not under '{root}' and could not be fetched ({reason})."
         f"\nMissing: {', '.join(absent)}."
         f"\nWhere there is a network, type the same command again, or: {command}"

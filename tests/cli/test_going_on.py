@@ -32,6 +32,7 @@ PASSING = (
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     MemoryError(),
     errors.OutOfMemory("Memory ended."),
+    errors.DataUnavailable("The decoded pictures cannot be kept: No space left on device."),
     errors.TrainingError("Process 2 of 2 was ended by SIGKILL."),
     errors.RunError("The examples are not those that this run began with. Bring them back."),
     errors.LoggerError("--log mlflow: the server is not there."),
@@ -98,7 +99,41 @@ def test_every_error_says_whether_it_recurs() -> None:
         if issubclass(kind, ZooError)
     }
     passing = {kind.__name__ for kind in kinds if not recurs(kind.__new__(kind))}
-    assert passing == {"ZooError", "LoggerError", "OutOfMemory", "RunError", "TrainingError"}
+    assert passing == {
+        "DataUnavailable", "LoggerError", "OutOfMemory", "RunError", "TrainingError", "ZooError",
+    }  # fmt: skip
     assert recurs(ValueError())
     assert not recurs(MemoryError())
     assert not recurs(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (errors.DataUnavailable("The network is down."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (errors.DataError("A label is missing."), False),
+        (ValueError("no such axis"), False),
+    ],
+    ids=named,
+)
+def test_a_resume_is_offered_where_a_data_set_may_be_had_later(
+    error: Exception,
+    again: bool,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Whatever a plugin raises while a split is loaded."""
+    import zoo_images.digits as digits
+
+    def load(part: slice) -> None:
+        raise error
+
+    monkeypatch.setattr(digits, "_load", load)
+    result = cli("finetune", "--backbone", "mlp", "--quiet")
+    (run,) = (tmp_path / "runs").iterdir()
+    first, *following = result.stderr.strip().splitlines()
+    assert str(error) in first
+    assert following == ([f"Go on with: zoo resume runs/{run.name}"] if again else [])

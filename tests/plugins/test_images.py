@@ -25,7 +25,7 @@ import torchvision.datasets
 from torch import Tensor
 
 import zoo_images.published as published_module
-from zoo.api import DataError, Dataset, Examples, ImageInput, NoConfig
+from zoo.api import DataError, Dataset, DataUnavailable, Examples, ImageInput, NoConfig
 from zoo.data import checked
 from zoo.progress import Plain, reporting
 from zoo.registry import Registry
@@ -347,7 +347,9 @@ def refused(published: Published, root: Path, *, train: bool = True) -> str:
     assert data.test is not None
     with pytest.raises(DataError) as caught:
         data.train() if train else data.test()
-    return str(caught.value)
+    message = str(caught.value)
+    assert isinstance(caught.value, DataUnavailable) == ("could not be fetched" in message)
+    return message
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -14,7 +14,7 @@ from torch import nn
 
 from zoo.api import Component, Dataset, ImageInput, Losses, Preprocessing, note
 from zoo.config import to_json
-from zoo.errors import OutOfMemory, PluginFault, Unfit, ZooError, first_line, ran_out
+from zoo.errors import OutOfMemory, PluginFault, Unfit, ZooError, first_line, ran_out, recurs
 from zoo.isolation import no_way_out, place
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
@@ -248,7 +248,9 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
             raise
         text = " ".join(str(error).split())
         text = f"{text.rstrip('.')}{place(error)}"
-        raise _fault(entry, f"{type(error).__name__} while it was {deed}: {text}") from error
+        fault = _fault(entry, f"{type(error).__name__} while it was {deed}: {text}")
+        fault._recurs = recurs(error)  # a disk may be full
+        raise fault from error
 
 
 @contextlib.contextmanager
