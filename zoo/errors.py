@@ -73,6 +73,17 @@ class RunError(ZooError):
     """A run folder is missing, unfinished, foreign or corrupt."""
 
 
+class OtherExamples(RunError):
+    """A run cannot go on: its examples are others now."""
+
+    _recurs = True
+
+    def __init__(self, advice: str = "") -> None:
+        super().__init__(
+            "The examples are not those that this run began with, so it cannot go on." + advice
+        )
+
+
 class DataError(ZooError):
     """A data set is absent, truncated, corrupt or cannot be fetched."""
 

@@ -526,10 +526,11 @@ def test_every_example_is_held_against_those_it_began_with(
     before = (run.folder / FILE).read_bytes()
     world.train = [*world.train[:-1], 150]
     message = refused(lambda: pipeline.resume(run, workspace=workspace), RunError)
-    assert message == (
-        "The examples are not those that this run began with, so it cannot go on."
-        " Bring them back, or train anew."
+    assert message.startswith(
+        "The examples are not those that this run began with, so it cannot go on. Bring them back"
+        f" and type zoo resume {run.folder}, or train anew:\n  zoo --plugin changing.py "
     )
+    assert runs.load(run.folder).record.error == f"OtherExamples: {message}"
     assert (run.folder / FILE).read_bytes() == before
 
 
@@ -659,12 +660,23 @@ def test_a_report_shows_no_examples_of_a_training_split_that_changed(
     """What it would call held out may have been trained on."""
     run = finetuned(workspace, training={"validation": 10})
     world.train = [*world.train[1:], 150]
-    mapped = observe(run, workspace).mapped
-    assert isinstance(mapped, Absent)
-    assert mapped.reason == (
-        f"Dataset 'world' is no longer the one that run '{run.name}' was trained on: its training"
-        " split changed."
+
+    def reason() -> str:
+        mapped = observe(run, workspace).mapped
+        assert isinstance(mapped, Absent)
+        return mapped.reason
+
+    assert reason().startswith(
+        f"Dataset 'world' is no longer the one that run '{run.name}' was trained on: its train"
+        " split changed (60 examples then, 60 now; 1 of the 60 that the run used are gone). Bring"
+        " the data set back to what it was, or train anew:\n  zoo --plugin changing.py "
     )
+    world.train = [*range(60), 151]
+    assert "61 now; all that the run used are there, perhaps" in reason()
+    world.train = [*world.train[1:], 152]
+    assert "(60 examples then, 61 now; 1 of" in reason()
+    world.classes = ("even", "strange")
+    assert "'odd' again, or train anew:\n  zoo --plugin" in reason()
 
 
 def test_a_bench_does_not_go_on_with_other_data(
@@ -707,7 +719,7 @@ def test_a_class_that_was_renamed_is_named(workspace: Workspace, world: World) -
     world.classes = ("even", "strange")
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
     assert message.startswith(
-        f"Dataset 'world' is no longer the one that run '{run.name}' was trained for: class 'odd'"
+        f"Dataset 'world' is no longer the one that run '{run.name}' was trained on: class 'odd'"
         " is gone, and class 'strange' is new. If that is a new name of it, call it 'odd' again,"
         " or train anew:\n  zoo "
     )
@@ -717,10 +729,10 @@ def test_a_class_that_was_renamed_is_named(workspace: Workspace, world: World) -
     ("classes", "shape", "message"),
     [
         (("a", "b"), (1, 4, 4), ""),
-        (("b", "a"), (1, 4, 4), "the order of its classes is 'b', 'a' and was 'a', 'b'. Bring it"),
+        (("b", "a"), (1, 4, 4), "the order of its classes is 'b', 'a' and was 'a', 'b'. Bring the"),
         (("a",), (1, 4, 4), "class 'b' is gone. Bring back what is gone, or train anew"),
         (("a", "b", "c", "d"), (1, 4, 4), "classes 'c', 'd' are new. Take away what is new, or"),
-        (("a", "b"), (3, 4, 5), "its examples are 3×4×5 and were 1×4×4. Bring it back to what it"),
+        (("a", "b"), (3, 4, 5), "its examples are 3×4×5 and were 1×4×4. Bring the data set back"),
         (("c", "d"), (1, 8, 8), "classes 'a', 'b' are gone, and classes 'c', 'd' are new, and its"),
     ],
 )  # fmt: skip

@@ -243,7 +243,8 @@ REFUSED: list[tuple[Alter, type[ZooError], str]] = [
     (unread, RunError, "states no accuracy. Type: zoo evaluate"),
     (older, Unfit, r"'linear' of plugzoo:heads 0.0.9; installed .*Type: pip .*==0.0.9"),
     (stranger, UnknownName, "(?s)Unknown head 'mine'.*The run used head 'mine' of plugin"),
-    (classes, DataError, "is no longer the one that .* was trained on: class 'nought' is gone"),
+    (classes, DataError, r"(?s)is no longer the one that .* was trained on: class 'nought' is gone"
+     r".* train anew:\n  zoo pretrain .*\n  zoo finetune latest .*"),
     (several, BadOption, "was trained by 2 processes; reproduce trains in one"),
 ]  # fmt: skip
 

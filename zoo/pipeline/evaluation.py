@@ -150,10 +150,8 @@ def check_test(run: Run, data: Dataset, workspace: Workspace) -> None:
     if data.test is None:
         raise DataError(f"Dataset '{name}' has no test split to measure on.")
     if change := sameness.change_of(run.record, data.classes, data.input.shape):
-        raise DataError(
-            f"Dataset '{name}' is no longer the one that run '{run.name}' was trained for:"
-            f" {change}:{sameness.commands_anew(run, workspace)}"
-        )
+        commands = sameness.commands_anew(run, workspace)
+        raise DataError(sameness.refusal(run.record, change, commands))
 
 
 # never elsewhere: load_test

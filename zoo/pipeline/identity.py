@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.api import Dataset, Examples
 from zoo.data import checked
 from zoo.digests import Array, Digested, digest_split, distinct, found_in, none, usable
-from zoo.errors import RunError, ZooError
+from zoo.errors import OtherExamples, RunError, ZooError
 from zoo.folders import write_atomic
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
@@ -178,10 +178,7 @@ def _check_same(run: Run, trained: Array, held_out: Array) -> None:
     before = read(run)
     assert before is not None  # otherwise its origin would have been looked at
     if not (np.array_equal(before.trained, trained) and np.array_equal(before.held_out, held_out)):
-        raise RunError(
-            "The examples are not those that this run began with, so it cannot go on."
-            " Bring them back, or train anew."
-        )
+        raise OtherExamples
 
 
 def _tell_equal(part: Part, splits: dict[str, Digested], equal: int, root: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import shlex
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -21,9 +22,10 @@ from zoo.config import to_json
 from zoo.data import Batches, Column, Parts
 from zoo.errors import (
     BadOption,
+    DataError,
+    OtherExamples,
     OutOfMemory,
     PluginFault,
-    RunError,
     ZooError,
     first_line,
     ran_out,
@@ -32,7 +34,7 @@ from zoo.isolation import place as line_of
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
 from zoo.pipeline.assembly import Part
-from zoo.pipeline.sameness import change_of
+from zoo.pipeline.sameness import change_of, commands_anew, refusal
 from zoo.pipeline.sources import sources_of
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
@@ -180,11 +182,17 @@ def begun(workspace: Workspace, resumed: Run | None, record: Record, place: Plac
         run = _begin(workspace, resumed, record, place)
         with run.recording(), place.together():
             stop.release()
-            yield run
+            try:
+                yield run
+            except OtherExamples:
+                raise OtherExamples(
+                    f" Bring them back and type zoo resume {shlex.quote(str(run.folder))}, or"
+                    f" train anew:{commands_anew(run, workspace)}"
+                ) from None
 
 
 def _begin(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Run:
-    """Make the run's folder, or take the one that goes on; raises `RunError` where it changed."""
+    """Make the run's folder, or take one that goes on; raises `DataError` where its data changed."""
     if place.main:
         run = resumed or runs.create(workspace.runs_root, record)
     folder = Path(place.same(str(run.folder) if place.main else ""))
@@ -193,10 +201,7 @@ def _begin(workspace: Workspace, resumed: Run | None, record: Record, place: Pla
     if resumed:
         before = resumed.record
         if change := change_of(before, record.classes, record.data_input):
-            raise RunError(
-                f"Dataset '{before.dataset.name}' is no longer the one that run '{resumed.name}'"
-                f" began with: {change}."
-            )
+            raise DataError(refusal(before, change, commands_anew(resumed, workspace)))
         before.training["channels_last"] = record.training["channels_last"]  # as it was tried
         changed = [n for n, v in record.versions.items() if before.versions.get(n, v) != v]
         for name in changed:

@@ -17,7 +17,7 @@ from zoo.pipeline import assembly
 from zoo.pipeline.finetuning import labelled_examples
 from zoo.pipeline.identity import digested
 from zoo.pipeline.reviving import Model, revive
-from zoo.pipeline.sameness import change_of, same_split
+from zoo.pipeline.sameness import BACK, change_of, change_of_split, commands_anew, refusal
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.report import generation, saliency
@@ -76,7 +76,7 @@ def observe(run: Run, workspace: Workspace) -> Observed:
     finetuned = run.record.kind == "finetune"
     model = _attempt(lambda: revive(run, workspace))
     current().note("looking at examples of the training split")
-    pool = model if isinstance(model, Absent) else _attempt(lambda: _pool(run, model))
+    pool = model if isinstance(model, Absent) else _attempt(lambda: _pool(run, model, workspace))
     if isinstance(model, Absent) or isinstance(pool, Absent):
         assert isinstance(pool, Absent)
         known = None if isinstance(model, Absent) else model
@@ -113,11 +113,11 @@ def _attempt(deed: Callable[[], T]) -> T | Absent:
         return Absent(reason=str(error))
 
 
-def _pool(run: Run, model: Model) -> Pool:
+def _pool(run: Run, model: Model, workspace: Workspace) -> Pool:
     """Split the training split as the run did, and say which part of it is looked at."""
     training = make(TrainConfig, run.record.training)
     if change := change_of(run.record, model.data.classes, model.data.input.shape):
-        raise _changed(run, change)
+        raise DataError(refusal(run.record, change, commands_anew(run, workspace)))
     if run.record.finetune is not None:
         finetune = make(FinetuneConfig, run.record.finetune)
         examples, train, held = labelled_examples(model.dataset, model.data, training, finetune)
@@ -127,8 +127,12 @@ def _pool(run: Run, model: Model) -> Pool:
         examples = checked(loaded, model.data.input.shape, None, model.dataset.entry.owner)
         train, held = holdout(len(examples), training.validation, training.seed)
     counted = run.record.metrics.get("validation_examples", len(held))
-    if len(held) != counted or same_split(run, "train", digested(examples)) is False:
-        raise _changed(run, "its training split changed")
+    change = change_of_split(run, "train", digested(examples))
+    if not change and len(held) != counted:  # all that is known of a run made before digests
+        change = f"{len(held):,} examples are held out now, and {counted:,} were. {BACK}, or train"
+        change += " anew"
+    if change:
+        raise DataError(refusal(run.record, change, commands_anew(run, workspace)))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     train = train[order]  # a draw of labels is in the order of the data set
     told = "held-out validation examples" if len(held) else "training examples"
@@ -139,13 +143,6 @@ def _pool(run: Run, model: Model) -> Pool:
         seen=seen,
         train=train,
         told=told,
-    )
-
-
-def _changed(run: Run, change: str) -> DataError:
-    return DataError(
-        f"Dataset '{run.record.dataset.name}' is no longer the one that run '{run.name}' was"
-        f" trained on: {change}."
     )
 
 

@@ -17,7 +17,7 @@ from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import evaluate
 from zoo.pipeline.finetuning import make_finetuning
 from zoo.pipeline.pretraining import make_pretraining
-from zoo.pipeline.sameness import change_of
+from zoo.pipeline.sameness import anew, change_of, refusal
 from zoo.pipeline.self_training import make_self_training
 from zoo.pipeline.stated import Stated, stated
 from zoo.pipeline.teaching import Library
@@ -139,7 +139,8 @@ def _verdict(
 
 def _check(found: Stated, workspace: Workspace, device: str | None) -> None:
     """Refuse, before any training, what could not be made again as it was."""
-    for record in (*found.parents, found.record):
+    records = [found.record, *found.parents]
+    for number, record in enumerate(records):
         if record.training.get("devices", 1) != 1:
             raise BadOption(
                 f"Run '{record.run}' was trained by {record.training['devices']} processes;"
@@ -152,10 +153,8 @@ def _check(found: Stated, workspace: Workspace, device: str | None) -> None:
         resolve_device(device or record.device)
         data = assembly.build_dataset(workspace, parts["dataset"])
         if change := change_of(record, data.classes, data.input.shape):
-            raise DataError(
-                f"Dataset '{record.dataset.name}' is no longer the one that run '{record.run}' was"
-                f" trained on: {change}."
-            )
+            commands = anew(record, records[number + 1 :], workspace)
+            raise DataError(refusal(record, change, commands))
         if record is found.record and found.accuracy is not None and data.test is None:
             raise DataError(f"Dataset '{record.dataset.name}' has no test split to measure on.")
         with assembly.guarded(parts["dataset"].entry, "loaded"):

@@ -5,24 +5,28 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from zoo.api import Dataset
 from zoo.data import checked
-from zoo.digests import Digested
+from zoo.digests import Digested, found_in
 from zoo.errors import ZooError
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
-from zoo.pipeline.identity import SPLITS, digest_test, digested
+from zoo.pipeline.identity import SPLITS, digest_test, digested, read
 from zoo.pipeline.lineage import ancestors_of
 from zoo.pipeline.workspace import Workspace
 from zoo.record import Record
 from zoo.report.configuration import commands_of
 from zoo.runs import Run
 
+BACK = "Bring the data set back to what it was"
+
 
 def change_of(before: Record, classes: Sequence[str], input: Sequence[int]) -> str:
     """Say in what classes and stored input differ from a run's; empty where in nothing.
 
-    The text ends with what can be done, "or train anew".
+    The text ends with what can be done, "or train anew": `refusal` adds how.
     """
     gone = [name for name in before.classes if name not in classes]
     new = [name for name in classes if name not in before.classes]
@@ -38,7 +42,7 @@ def change_of(before: Record, classes: Sequence[str], input: Sequence[int]) -> s
         said.append(f"its examples are {_sizes(input)} and were {_sizes(before.data_input)}")
     if not said:
         return ""
-    back = "Bring it back to what it was"
+    back = BACK
     if len(gone) == len(new) == 1:
         back = f"If that is a new name of it, call it '{gone[0]}' again"
     elif gone and not new:
@@ -48,12 +52,50 @@ def change_of(before: Record, classes: Sequence[str], input: Sequence[int]) -> s
     return f"{', and '.join(said)}. {back}, or train anew"
 
 
+def change_of_split(run: Run, name: str, split: Digested) -> str:
+    """Say how many examples of a split are others than a run was made with, as `change_of` does.
+
+    Empty where they are the same, and where nobody knows.
+    """
+    if same_split(run, name, split) is not False:
+        return ""
+    assert run.record.data is not None
+    before = run.record.data.splits[name].examples
+    counts = f"{before:,} examples then, {len(split):,} now"
+    known = read(run)
+    if known is not None:
+        used = np.concatenate([known.trained, known.held_out])
+        gone = len(used) - int(found_in(used, split.examples).sum())
+        counts += (
+            f"; {gone:,} of the {len(used):,} that the run used are gone"
+            if gone
+            else "; all that the run used are there, perhaps in another order or with other labels"
+        )
+    return f"its {name} split changed ({counts}). {BACK}, or train anew"
+
+
+def refusal(record: Record, change: str, commands: str) -> str:
+    """Say that a data set is another one than a run was made with, in what, and what to type.
+
+    `change` is what `change_of` or `change_of_split` says, `commands` are those of `anew`.
+    """
+    return (
+        f"Dataset '{record.dataset.name}' is no longer the one that run '{record.run}' was trained"
+        f" on: {change}:{commands}"
+    )
+
+
 def commands_anew(run: Run, workspace: Workspace) -> str:
     """Return the commands that make a run anew on the data as they are, a line each."""
     parents: list[Record] = []
     with contextlib.suppress(ZooError):
         parents = [parent.record for parent in ancestors_of(run, workspace)]
-    lines = commands_of(run.record, parents, workspace.registry)
+    return anew(run.record, parents, workspace)
+
+
+def anew(record: Record, parents: list[Record], workspace: Workspace) -> str:
+    """Return the commands that make what is recorded; `parents` has the nearest first."""
+    lines = commands_of(record, parents, workspace.registry)
     return "".join(f"\n  {line}" for line in lines)
 
 

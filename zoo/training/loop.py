@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.api import Losses, TrainConfig
 from zoo.data import Batches
-from zoo.errors import NotFinite, RunError
+from zoo.errors import NotFinite, OtherExamples, RunError
 from zoo.progress import Task, current
 from zoo.training.averaging import Average, put, state_of
 from zoo.training.checkpoints import Checkpoints
@@ -394,10 +394,7 @@ class _Loop:
                 " numbers and batch statistics are each process's own."
             )
         if state["data"] != self.batches.digest():
-            raise RunError(
-                "The examples are not those that this run began with, so it cannot go on."
-                " Bring them back, or train anew."
-            )
+            raise OtherExamples
         device, held = self.batches.device, groups["weights"] | groups.get("unsaved", {})
         live = self._weights | self._unsaved
         shapes = {name: tensor.shape for name, tensor in held.items()}
