@@ -508,6 +508,60 @@ def test_resume_keeps_what_the_run_began_with(
     assert "4 of its 24" in refused(lambda: pipeline.evaluate(done, workspace=workspace))
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "go on", "self-train"])
+def test_there_is_a_run_before_any_split_is_read(
+    stage: str, workspace: Workspace, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reading may decode for an hour. No test split is read where training's cannot be:
+    both would wait for the same network."""
+    parent = {"go on": pretrained, "self-train": finetuned}.get(stage, lambda _: None)(workspace)
+    deeds = {
+        "pretrain": lambda: pretrained(workspace),
+        "self-train": lambda: pipeline.self_train(parent, training=ONCE, workspace=workspace),
+    }
+    if stage == "self-train":
+        world.unlabelled = [70, 71]
+    before = set(workspace.runs_root.glob("*"))
+    read: list[str] = []
+
+    def stopping(self: World, places: list[int], **how: Any) -> Any:
+        read.append("test" if places == world.test else "train")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "examples", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            deeds.get(stage, lambda: finetuned(workspace, parent))()
+    assert read == ["train"]
+    [folder] = set(workspace.runs_root.glob("*")) - before
+    run = runs.load(folder)
+    assert run.record.status == "interrupted"
+    done = pipeline.resume(run, workspace=workspace)
+    assert done.record.data is not None
+    assert "test" in done.record.data.splits
+
+
+def test_a_run_that_was_stopped_before_it_was_refused_is_refused(
+    workspace: Workspace, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = pretrained(workspace)
+    world.train, world.test = list(range(20, 60)), [*range(4), *range(100, 110)]
+
+    def stopping(self: World, places: list[int], **how: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "examples", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            finetuned(workspace, parent)
+    run = workspace.run
+    assert run is not None
+    message = refused(lambda: pipeline.resume(run, workspace=workspace))
+    assert message.startswith("4 of the 14 test examples of 'world' are ones that the pretraining")
+    assert f"zoo finetune {parent.folder} --without-seen" in message
+    assert runs.load(run.folder).record.error == f"DataError: {message}"
+
+
 def test_a_run_begun_before_digests_were_kept_goes_on(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

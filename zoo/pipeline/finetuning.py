@@ -16,12 +16,12 @@ from zoo.loggers import check_logger
 from zoo.models import Classifier, stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
-from zoo.pipeline.identity import keep, origin_of
-from zoo.pipeline.leakage import check_origin
+from zoo.pipeline.identity import keep
 from zoo.pipeline.making import (
     augmenter,
     begun,
     checkpoints_of,
+    known_origin,
     make_batches,
     resume_epochs,
     some_examples,
@@ -143,14 +143,15 @@ def make_finetuning(
             finetune=to_json(finetune),
             parent=parent_record(parent) if parent else None,
         )
-        origin = origin_of(parts["dataset"], data, [parent] if parent else [], place, resumed)
-        if not (resumed or without_seen):
-            check_origin(origin, parent, parts["dataset"].entry.name, workspace)
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
                 examples, train, held = labelled_examples(
                     parts["dataset"], data, training, finetune
                 )
+            parents = [parent] if parent else []
+            origin = known_origin(
+                parts["dataset"], data, parents, place, resumed, workspace, refuse=not without_seen
+            )
             keep(run, origin, parts["dataset"], examples, train, held, workspace)
             module.to(device)
             assert examples.labels is not None

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import platform
 import shlex
+import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -34,6 +35,8 @@ from zoo.isolation import place as line_of
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
 from zoo.pipeline.assembly import Part
+from zoo.pipeline.identity import Origin, origin_of
+from zoo.pipeline.leakage import check_origin
 from zoo.pipeline.sameness import change_of, commands_anew, refusal
 from zoo.pipeline.sources import sources_of
 from zoo.pipeline.workspace import Workspace
@@ -175,24 +178,72 @@ def checkpoints_of(run: Run, training: TrainConfig) -> Checkpoints:
     )
 
 
+class _Withdrawn(Exception):
+    """A run is refused after it was begun, and before anything was made of it; `error` says why."""
+
+    def __init__(self, error: ZooError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @contextlib.contextmanager
 def begun(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Iterator[Run]:
-    """Begin a run and keep its record true; from its first moment on, Ctrl-C is written down."""
+    """Begin a run and keep its record true; from its first moment on, Ctrl-C is written down.
+
+    Nothing is left of a run that `known_origin` refuses.
+    """
     with holding() as stop:
         run = _begin(workspace, resumed, record, place)
-        with run.recording(), place.together():
-            stop.release()
-            try:
+        try:
+            with run.recording(), place.together(), _advised(run, workspace):
+                stop.release()
                 yield run
-            except OtherExamples:
-                raise OtherExamples(
-                    f" Bring them back and type zoo resume {shlex.quote(str(run.folder))}, or"
-                    f" train anew:{commands_anew(run, workspace)}"
-                ) from None
+        except _Withdrawn as withdrawn:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            workspace.run = None
+            raise withdrawn.error from None
+
+
+@contextlib.contextmanager
+def _advised(run: Run, workspace: Workspace) -> Iterator[None]:
+    """Add to the error of a run whose examples are others now what to type."""
+    try:
+        yield
+    except OtherExamples:
+        raise OtherExamples(
+            f" Bring them back and type zoo resume {shlex.quote(str(run.folder))}, or train anew:"
+            f"{commands_anew(run, workspace)}"
+        ) from None
+
+
+def known_origin(
+    part: Part,
+    data: Dataset,
+    parents: Sequence[Run],
+    place: Place,
+    resumed: Run | None,
+    workspace: Workspace,
+    *,
+    unknown: Sequence[str] = (),
+    refuse: bool = False,
+) -> Origin | None:
+    """Look at the test split, once a run is begun and its examples are loaded; as `origin_of`.
+
+    With `refuse`, raises `DataError` where the run's parent has seen what are test examples now.
+    """
+    try:
+        origin = origin_of(part, data, parents, place, resumed, unknown)
+        if refuse:
+            check_origin(origin, parents[0] if parents else None, part.entry.name, workspace)
+    except ZooError as error:
+        if resumed:
+            raise
+        raise _Withdrawn(error) from error
+    return origin
 
 
 def _begin(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Run:
-    """Make the run's folder, or take one that goes on; raises `DataError` where its data changed."""
+    """Make the run's folder, or take one that goes on; raises `DataError` where data changed."""
     if place.main:
         run = resumed or runs.create(workspace.runs_root, record)
     folder = Path(place.same(str(run.folder) if place.main else ""))

@@ -13,11 +13,12 @@ from zoo.data import Batches, check_counts, checked, holdout
 from zoo.loggers import check_logger
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
-from zoo.pipeline.identity import keep, origin_of
+from zoo.pipeline.identity import keep
 from zoo.pipeline.making import (
     augmenter,
     begun,
     checkpoints_of,
+    known_origin,
     make_batches,
     resume_epochs,
     some_examples,
@@ -123,8 +124,6 @@ def make_pretraining(
             pretrain=to_json(pretrain),
         )
         record.teachers = library.fingerprints
-        taught = list(library.runs.values())
-        origin = origin_of(parts["dataset"], data, taught, place, resumed, library.files)
         with begun(workspace, resumed, record, place) as run:
             with place.in_turn():
                 splits = _splits(parts["dataset"], data)
@@ -134,6 +133,10 @@ def make_pretraining(
             count = len(inputs[0])
             train, held = holdout(count, training.validation, training.seed)
             train = torch.cat([train, torch.arange(count, sum(map(len, inputs)))])
+            taught = list(library.runs.values())
+            origin = known_origin(
+                parts["dataset"], data, taught, place, resumed, workspace, unknown=library.files
+            )
             keep(run, origin, parts["dataset"], splits, train, held, workspace)
             module.to(device)
             batches, validation = make_batches((inputs,), train, held, training, place)

@@ -19,12 +19,12 @@ from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import classifier_of
 from zoo.pipeline.finetuning import labelled_examples, parent_record
-from zoo.pipeline.identity import keep, origin_of
-from zoo.pipeline.leakage import check_origin
+from zoo.pipeline.identity import keep
 from zoo.pipeline.making import (
     augmenter,
     begun,
     checkpoints_of,
+    known_origin,
     make_batches,
     resume_epochs,
     some_examples,
@@ -121,15 +121,14 @@ def make_self_training(
             self_train=to_json(config),
             parent=parent_record(teacher),
         )
-        origin = origin_of(parts["dataset"], data, [teacher], place, resumed)
-        if not (resumed or without_seen):
-            check_origin(origin, teacher, parts["dataset"].entry.name, workspace)
         with begun(workspace, resumed, record, place) as run:
             every, tensors, train, held, unlabelled = _examples(
                 parts["dataset"], data, teacher, finetune
             )
             trained = torch.cat([train, unlabelled])
-            keep(run, origin, parts["dataset"], every, trained, held, workspace)
+            part, refuse = parts["dataset"], not without_seen
+            origin = known_origin(part, data, [teacher], place, resumed, workspace, refuse=refuse)
+            keep(run, origin, part, every, trained, held, workspace)
             current().note(f"{len(train):,} labels, and {len(unlabelled):,} examples without")
             times = repeats(len(train), len(unlabelled), config.labelled)
             seed_everything(training.seed)
