@@ -205,13 +205,16 @@ functions that are: one more is a decision, and a line here."""
 
 @functools.cache
 def calls(node: ast.AST) -> tuple[tuple[str, int], ...]:
-    """Return what is called, and in which line."""
+    """Return what is called, and in which line; `load_split` calls what it is given."""
     found = []
     for inner in ast.walk(node):
         if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute | ast.Name):
             function = inner.func
             called = function.attr if isinstance(function, ast.Attribute) else function.id
             found.append((called, inner.lineno))
+            if called == "load_split":
+                given = [each for each in inner.args if isinstance(each, ast.Attribute)]
+                found += [(each.attr, inner.lineno) for each in given]
     return tuple(found)
 
 

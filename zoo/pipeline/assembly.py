@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from zoo.api import Component, Dataset, ImageInput, Losses, Preprocessing, note
+from zoo.api import Component, Dataset, Examples, ImageInput, Losses, Preprocessing, note
 from zoo.config import to_json
+from zoo.data import checked
 from zoo.errors import OutOfMemory, PluginFault, Unfit, ZooError, first_line, ran_out, recurs
 from zoo.isolation import no_way_out, place
 from zoo.models import Preprocess
@@ -75,6 +76,23 @@ def build_dataset(workspace: Workspace, part: Part) -> Dataset:
         raise _fault(part.entry, f"build returned {type(dataset).__name__}, not a Dataset")
     _check_names(part.entry, dataset.classes)
     return dataset
+
+
+def load_split(
+    part: Part,
+    data: Dataset,
+    load: Callable[[], Examples],
+    classes: int | None = None,
+    owner: str = "",
+) -> Examples:
+    """Load one of a data set's splits, and check that it is what was declared.
+
+    `classes` is None where labels are not needed; `owner` is whom messages name, else the data set.
+    Raises `DataError`, `PluginFault` and `OutOfMemory`.
+    """
+    with guarded(part.entry, "loaded"):
+        loaded = load()
+    return checked(loaded, data.input.shape, classes, owner or part.entry.owner)
 
 
 def _check_names(entry: Entry, classes: Sequence[str]) -> None:

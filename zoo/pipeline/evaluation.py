@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from zoo.api import Dataset, Examples
-from zoo.data import checked
 from zoo.errors import DataError
 from zoo.evidence.spread import wilson
 from zoo.models import Classifier
@@ -179,9 +178,7 @@ def load_test(run: Run, data: Dataset, workspace: Workspace) -> Examples:
     owner = f"The test split of dataset '{run.record.dataset.name}'"
     assert data.test is not None  # check_test
     part = assembly.recorded(workspace, "dataset", run.record.dataset)
-    with assembly.guarded(part.entry, "loaded"):
-        loaded = data.test()
-    return checked(loaded, data.input.shape, len(data.classes), owner)
+    return assembly.load_split(part, data, data.test, len(data.classes), owner)
 
 
 def accuracy_of(logits: Tensor, labels: Tensor) -> float:

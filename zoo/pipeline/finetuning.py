@@ -10,7 +10,7 @@ import torch
 
 from zoo.api import Component, Dataset, Examples, FinetuneConfig, ImageInput, TrainConfig
 from zoo.config import make, to_json
-from zoo.data import check_counts, checked, labelled
+from zoo.data import check_counts, labelled
 from zoo.errors import BadOption, Unfit, UsageError
 from zoo.loggers import check_logger
 from zoo.models import Classifier, stages
@@ -212,9 +212,7 @@ def labelled_examples(
     part: Part, data: Dataset, training: TrainConfig, finetune: FinetuneConfig
 ) -> tuple[Examples, torch.Tensor, torch.Tensor]:
     """Return the examples, the indices of those to train on, and of those held out."""
-    with assembly.guarded(part.entry, "loaded"):
-        loaded = data.train()
-    examples = checked(loaded, data.input.shape, len(data.classes), part.entry.owner)
+    examples = assembly.load_split(part, data, data.train, len(data.classes))
     assert examples.labels is not None
     train, held = labelled(
         examples.labels, finetune.labels, len(data.classes), training.validation, training.seed

@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from zoo.api import Dataset, Examples
-from zoo.data import checked
 from zoo.digests import Array, Digested, digest_split, distinct, found_in, none, usable
 from zoo.errors import OtherExamples, RunError, ZooError
 from zoo.folders import write_atomic
@@ -112,9 +111,7 @@ def digest_test(part: Part, data: Dataset) -> Digested | None:
     if data.test is None:
         return None
     try:
-        with assembly.guarded(part.entry, "loaded"):
-            loaded = data.test()
-        return digested(checked(loaded, data.input.shape, None, part.entry.owner))
+        return digested(assembly.load_split(part, data, data.test))
     except ZooError as error:
         current().note(f"the test split cannot be read, and is not known: {error}")
         return None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.api import FinetuneConfig, ImageInput, TrainConfig
 from zoo.config import make
-from zoo.data import checked, holdout
+from zoo.data import holdout
 from zoo.errors import DataError, ZooError
 from zoo.pipeline import assembly
 from zoo.pipeline.finetuning import labelled_examples
@@ -122,9 +122,7 @@ def _pool(run: Run, model: Model, workspace: Workspace) -> Pool:
         finetune = make(FinetuneConfig, run.record.finetune)
         examples, train, held = labelled_examples(model.dataset, model.data, training, finetune)
     else:
-        with assembly.guarded(model.dataset.entry, "loaded"):
-            loaded = model.data.train()
-        examples = checked(loaded, model.data.input.shape, None, model.dataset.entry.owner)
+        examples = assembly.load_split(model.dataset, model.data, model.data.train)
         train, held = holdout(len(examples), training.validation, training.seed)
     counted = run.record.metrics.get("validation_examples", len(held))
     change = change_of_split(run, "train", digested(examples))

@@ -9,7 +9,7 @@ import torch
 
 from zoo.api import Component, Dataset, Examples, ImageInput, PretrainConfig, TrainConfig
 from zoo.config import make, to_json
-from zoo.data import Batches, check_counts, checked, holdout
+from zoo.data import Batches, check_counts, holdout
 from zoo.loggers import check_logger
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
@@ -189,9 +189,8 @@ def _fewest(training: TrainConfig, place: Place) -> int:
 
 def _splits(part: Part, data: Dataset) -> list[Examples]:
     """Return the training split, then the unlabelled one, if any."""
-    with assembly.guarded(part.entry, "loaded"):
-        loaded = [data.train()] + ([data.unlabelled()] if data.unlabelled else [])
-    splits = [checked(split, data.input.shape, None, part.entry.owner) for split in loaded]
+    loads = [data.train] + ([data.unlabelled] if data.unlabelled else [])
+    splits = [assembly.load_split(part, data, load) for load in loads]
     current().note(f"{sum(map(len, splits)):,} examples of {part.entry.name}, labels unused")
     return splits
 

@@ -157,8 +157,7 @@ def _check(found: Stated, workspace: Workspace, device: str | None) -> None:
             raise DataError(refusal(record, change, commands))
         if record is found.record and found.accuracy is not None and data.test is None:
             raise DataError(f"Dataset '{record.dataset.name}' has no test split to measure on.")
-        with assembly.guarded(parts["dataset"].entry, "loaded"):
-            data.train()
+        assembly.load_split(parts["dataset"], data, data.train)
 
 
 def _check_version(record: Record, kind: str, part: Part) -> None:

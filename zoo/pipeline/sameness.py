@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from zoo.api import Dataset
-from zoo.data import checked
 from zoo.digests import Digested, found_in
 from zoo.errors import ZooError
 from zoo.pipeline import assembly
@@ -105,9 +104,7 @@ def splits_of(part: Part, data: Dataset) -> dict[str, Digested]:
     found = {}
     for name in SPLITS:
         if load := getattr(data, name):
-            with assembly.guarded(part.entry, "loaded"):
-                loaded = load()
-            found[name] = digested(checked(loaded, data.input.shape, None, part.entry.owner))
+            found[name] = digested(assembly.load_split(part, data, load))
     test = digest_test(part, data)
     return found if test is None else {**found, "test": test}
 

@@ -11,7 +11,6 @@ import torch
 
 from zoo.api import Dataset, Examples, FinetuneConfig, SelfTrainConfig, TrainConfig
 from zoo.config import make, to_json
-from zoo.data import checked
 from zoo.errors import BadOption, Unfit
 from zoo.loggers import check_logger
 from zoo.models import stages
@@ -215,9 +214,7 @@ def _examples(
     assert examples.labels is not None
     splits = [examples]
     if data.unlabelled:
-        with assembly.guarded(part.entry, "loaded"):
-            more = data.unlabelled()
-        splits.append(checked(more, data.input.shape, None, part.entry.owner))
+        splits.append(assembly.load_split(part, data, data.unlabelled))
     inputs = [split.inputs for split in splits]
     count = sum(map(len, inputs))
     known = torch.zeros(count, dtype=torch.bool)
