@@ -201,6 +201,31 @@ def test_an_edited_source_is_another_key(
     assert not before & keys()
 
 
+@pytest.mark.parametrize(
+    ("edited", "digest"),
+    [("source_digest", lambda spec: "edited"), ("core_digest", lambda: "edited")],
+)
+def test_what_was_edited_is_run_anew(
+    edited: str, digest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.pipeline import recipes, sources
+
+    exported = SimpleNamespace(model=tmp_path / "model.onnx", bytes=0, proof=None)
+    monkeypatch.setattr(recipes, "export", lambda run, workspace: exported)
+    short = dataclasses.replace(TINY.finetuning, epochs=1)
+    recipe = dataclasses.replace(TINY, finetuning=short, scratch=False)
+    workspace = workspace_with(recipe, tmp_path)
+
+    def reused() -> int:
+        return pipeline.run("tiny", seeds=[0], workspace=workspace).reused
+
+    assert reused() == 0
+    assert reused() == 2
+    monkeypatch.setattr(sources, edited, digest)
+    assert reused() == 0
+    assert len(runs.every(tmp_path)[0]) == 4
+
+
 def test_a_recipe_has_one_teacher_for_all_seeds_and_trains_anew_with_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
