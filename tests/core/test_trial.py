@@ -260,6 +260,16 @@ def test_where_memory_ends_in_training_no_plugin_is_blamed(precision: Any, mine:
     assert run.record.training["channels_last"] is True
 
 
+def test_where_memory_ends_between_the_guards_the_message_says_so(
+    mine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo.pipeline import finetuning
+
+    monkeypatch.setattr(finetuning, "make_batches", lambda *given: torch.empty(1 << 50))
+    with pytest.raises(OutOfMemory, match=r"^Memory ended: .*\. Close other programs\.$"):
+        mine.finetune()
+
+
 def test_where_memory_ends_after_the_step_on_zeros_training_will_say_so(mine: Any) -> None:
     asked: list[int] = []
 

@@ -206,7 +206,7 @@ def begun(workspace: Workspace, resumed: Run | None, record: Record, place: Plac
 
 @contextlib.contextmanager
 def _advised(run: Run, workspace: Workspace) -> Iterator[None]:
-    """Add to the error of a run whose examples are others now what to type."""
+    """Add what to type to the error of a run whose examples are others now; name want of memory."""
     try:
         yield
     except OtherExamples:
@@ -214,6 +214,10 @@ def _advised(run: Run, workspace: Workspace) -> Iterator[None]:
             f" Bring them back and type zoo resume {shlex.quote(str(run.folder))}, or train anew:"
             f"{commands_anew(run, workspace)}"
         ) from None
+    except Exception as error:
+        if isinstance(error, ZooError) or not ran_out(error):
+            raise
+        raise OutOfMemory(f"Memory ended: {first_line(error)}. Close other programs.") from error
 
 
 def known_origin(
