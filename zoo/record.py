@@ -47,10 +47,11 @@ class SplitRecord:
 class DataRecord:
     """Which examples a run was made with; their digests are in `examples.safetensors`.
 
-    `sha256` is that file's. `trained`, `held_out` and `pretrained` count the digests in it; what
-    the runs in `unknown`, from which this one came, saw is not known. `splits` are the data set's
-    as they were; one that it lacked, or a test split that could not be read, is absent. Of the test
-    split `equal` examples were in another split too, and `left_out` had been seen before.
+    `sha256` is that file's. `trained`, `held_out` and `pretrained` count the digests in it;
+    `unknown` says of which runs and files, from which this one came, it is not known what they saw,
+    and why. `splits` are the data set's as they were; one that it lacked, or a test split that
+    could not be read, is absent. Of the test split `equal` examples were in another split too, and
+    `left_out` had been seen before.
     """
 
     sha256: str

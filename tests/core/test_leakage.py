@@ -19,11 +19,12 @@ from zoo.api import Component, FinetuneConfig, PretrainConfig, SelfTrainConfig
 from zoo.digests import digest_split
 from zoo.errors import DataError, RunError, UsageError
 from zoo.export.runtime import open_session
-from zoo.pipeline import Workspace, identity, model_files
+from zoo.pipeline import Workspace, identity, leakage, model_files
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
 from zoo.pipeline.observing import observe
 from zoo.pipeline.steps import Steps
 from zoo.progress import reporting
+from zoo.record import PartRecord
 from zoo.report.facts import Absent
 from zoo.runs import Run
 from zoo.tasks import Finetuning
@@ -141,9 +142,9 @@ def test_test_examples_that_were_trained_on_are_refused(
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
     *lines, last = message.splitlines()
     assert lines == [
-        f"The test split of 'world' changed since run '{run.name}' was made: 4 of its 7 examples"
-        " are ones that the run was trained on: '3.png', '5.png', '7.png' and 1 more. What is"
-        " measured on them says nothing of new ones.",
+        f"The test split of 'world' changed since run '{run.name}' was made. The run was trained on"
+        " 4 of its 7 examples: '3.png', '5.png', '7.png' and 1 more. Accuracy on them does not"
+        " predict accuracy on new examples.",
         f"To measure on the other 3, type: {typed.format('evaluate')}",
         "To train anew on the data as they are, type:",
     ]
@@ -154,7 +155,7 @@ def test_test_examples_that_were_trained_on_are_refused(
     )
     target = tmp_path / "model.onnx"
     message = refused(lambda: pipeline.export(run, target, workspace=workspace))
-    assert typed.format("export") in message
+    assert f"the other 3, type, with your other options: {typed.format('export')}\n" in message
     assert not target.exists()
     assert not list(tmp_path.glob("*proof.json"))
     assert runs.load(run.folder).record.tests == []  # no model was asked
@@ -165,7 +166,7 @@ def test_without_names_they_are_told_by_their_places(workspace: Workspace, world
     run = finetuned(workspace)
     world.test = [100, 3, 101, 5]
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
-    assert "2 of its 4 examples are ones that the run was trained on: number 1, 3." in message
+    assert "The run was trained on 2 of its 4 examples: number 1, 3." in message
 
 
 def test_the_others_are_measured_and_the_record_says_so(workspace: Workspace, world: World) -> None:
@@ -223,13 +224,13 @@ def test_what_was_held_out_is_no_longer_new_either(workspace: Workspace, world: 
     world.test = list(range(60))
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
     assert (
-        "60 of its 60 examples are ones that the run was trained on (30) or validated on (30):"
+        "The run has seen 60 of its 60 examples (30 trained on, 30 validated on): '0.png'"
         in message
     )
-    assert "No other is left to measure on." in message
+    assert "All of them were seen, so there is nothing left to measure on.\n" in message
     assert "--without-seen" not in message
     message = refused(lambda: pipeline.evaluate(run, without_seen=True, workspace=workspace))
-    assert f"Run '{run.name}' has seen all 60 test examples of 'world': none is left" in message
+    assert f"Run '{run.name}' has seen all 60 test examples of 'world', so there is" in message
 
 
 def test_what_was_not_trained_on_may_become_a_test_example(
@@ -285,6 +286,9 @@ def test_equal_examples_are_told_once_and_never_refused(workspace: Workspace, wo
     assert (row.status, row.figure) == ("reported", "it has seen 2 of 20, as the data set was made")
     # Whoever wants them out asks for it.
     assert pipeline.evaluate(run, without_seen=True, workspace=workspace).left_out == 2
+    world.test = [0, 1, *range(100, 119)]
+    (text,) = told(lambda: pipeline.evaluate(run, workspace=workspace)).texts
+    assert text.endswith("21 now); the run has seen 2 of them, as the data set was made")
     # Another content is another thing to be told.
     world.test = [2, *range(100, 118)]
     assert told(lambda: finetuned(workspace)).about("world: 1 of 19 test examples")
@@ -315,12 +319,12 @@ def test_a_pretraining_that_saw_test_examples_is_refused(
     before = sorted(workspace.runs_root.iterdir())
     message = refused(lambda: finetuned(workspace, parent))
     assert message.splitlines()[:3] == [
-        f"4 of the 14 test examples of 'world' are ones that the pretraining '{parent.name}' has"
-        " seen, and that were no test examples when it was made: '0.png', '1.png', '2.png' and 1"
-        " more. What is measured on them says nothing of new ones.",
-        "To go on, and leave them out whenever it is measured (only the other 10 would be left),"
-        f" type: zoo finetune {parent.folder} --without-seen",
-        "To start anew from the data as they are, type:",
+        f"The pretraining '{parent.name}' has seen 4 of the 14 test examples of 'world', which were"
+        " no test examples when it was made: '0.png', '1.png', '2.png' and 1 more. Accuracy on them"
+        " does not predict accuracy on new examples.",
+        "To train even so, add --without-seen to `zoo finetune`. `evaluate` and `export` then need"
+        " --without-seen as well, and measure on the other 10.",
+        "To train anew on the data as they are, type:",
     ]
     assert " pretrain mlp -b widths=4 " in message.splitlines()[3]
     assert sorted(workspace.runs_root.iterdir()) == before  # no run was begun
@@ -330,7 +334,7 @@ def test_a_pretraining_that_saw_test_examples_is_refused(
     assert run.record.data.left_out == 4
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
     assert message.startswith(
-        f"4 of the 14 test examples of 'world' are ones that run '{run.name}' was pretrained on:"
+        f"Run '{run.name}' was pretrained on 4 of the 14 test examples of 'world': '0.png', "
     )
     found = pipeline.evaluate(run, without_seen=True, workspace=workspace)
     assert (found.examples, found.left_out) == (10, 4)
@@ -346,11 +350,28 @@ def test_a_pile_that_holds_the_test_examples_is_refused(tmp_path: Path) -> None:
     parent = pretrained(workspace, "pile")
     message = refused(lambda: finetuned(workspace, parent, "pets"))
     assert "9 of the 9 test examples of 'pets'" in message
-    assert "(none would be left)" in message
-    pets.test = [*range(100, 110)]
-    assert (
-        pipeline.evaluate(finetuned(workspace, parent, "pets"), workspace=workspace).examples == 10
+    assert "All of them were seen, so there is nothing left to measure on.\n" in message
+    # Neither the same command again nor --without-seen would come to anything.
+    assert "--without-seen" not in message
+    assert message.endswith(
+        "\nTo start anew, pretrain on 'pets' itself, or take those examples out of 'pile', which"
+        f" '{parent.name}' was trained on, and pretrain again."
     )
+    pets.test = [*range(100, 110)]
+    run = finetuned(workspace, parent, "pets")
+    assert pipeline.evaluate(run, workspace=workspace).examples == 10
+    pets.test = [0, *range(100, 110)]
+    after = refused(lambda: pipeline.evaluate(run, workspace=workspace))
+    assert f"type: zoo evaluate {run.folder} --without-seen\n" in after
+    assert after.splitlines()[-1] == message.splitlines()[-1]
+
+
+def test_data_sets_of_one_name_are_told_apart_by_what_differs() -> None:
+    parts = [
+        PartRecord("folder", "zoo_folder", "1", {"path": path, "size": 32, "strict": False})
+        for path in ("/a", "/b\x1b")
+    ]
+    assert leakage._differing(*parts) == ["'folder' (path=/a)", "'folder' (path=/b\ufffd)"]
 
 
 def test_what_a_teacher_saw_its_pupil_is_taken_to_have_seen(
@@ -363,6 +384,7 @@ def test_what_a_teacher_saw_its_pupil_is_taken_to_have_seen(
     assert pupil.record.data.left_out == 2
     message = refused(lambda: finetuned(workspace, pupil))
     assert "2 of the 12 test examples of 'world'" in message
+    assert message.endswith(f"first train what taught '{pupil.name}' on the data as they are.")
 
 
 def test_a_self_training_holds_what_its_teacher_saw(workspace: Workspace, world: World) -> None:
@@ -379,10 +401,8 @@ def test_a_self_training_holds_what_its_teacher_saw(workspace: Workspace, world:
 
     message = refused(taught)
     assert (
-        f"1 of the 21 test examples of 'world' are ones that the finetuning '{teacher.name}'"
-        in message
+        f"The finetuning '{teacher.name}' has seen 1 of the 21 test examples of 'world'" in message
     )
-    assert f"type: zoo finetune {teacher.folder} --without-seen --self-train" in message
     run = taught(without_seen=True)
     assert pipeline.evaluate(run, without_seen=True, workspace=workspace).left_out == 1
 
@@ -402,28 +422,70 @@ def older(run: Run) -> Run:
 
 def test_a_run_made_before_says_so_and_goes_on(workspace: Workspace, world: World) -> None:
     run = older(finetuned(workspace))
-    said = f"{run.name} was made before digests were kept: whether it has seen a test example"
+    said = f"{run.name} was made before digests were kept: whether a test example was trained on"
     world.test = [1, 2, *range(100, 118)]
     assert told(lambda: pipeline.evaluate(run, workspace=workspace)).about(said)
     row = model_files.apart_row(model_files.read(run, workspace, "tests").held)
-    assert (row.status, row.figure) == ("reported", "not known: made before digests were kept")
+    figure = f"not known: {run.name} was made before digests were kept"
+    assert (row.status, row.figure) == ("reported", figure)
     assert "split changed" not in pipeline.report(run, workspace=workspace).report.read_text()
     message = refused(lambda: pipeline.evaluate(run, without_seen=True, workspace=workspace))
     assert "nobody knows which test examples it has seen" in message
 
 
-def test_what_comes_of_a_run_made_before_is_told_too(workspace: Workspace) -> None:
+def test_what_comes_of_a_run_made_before_is_told_too(workspace: Workspace, world: World) -> None:
     parent = older(pretrained(workspace))
     notes, made = Notes(), []
     with reporting(notes):
         made.append(finetuned(workspace, parent))
-    said = f"{parent.name} was made before digests were kept: what it saw is not known"
-    assert notes.about(said)
+    why = f"{parent.name} was made before digests were kept"
+    said = f"{why}: whether a test example was trained on is not known"
+    assert notes.texts.count(said) == 1
+    (run,) = made
+    assert run.record.data is not None
+    assert run.record.data.unknown == [why]
+    row = model_files.apart_row(model_files.read(run, workspace, "tests").held)
+    assert (row.status, row.figure) == ("reported", f"not known: {why}")
+    for deed in (
+        lambda: pipeline.evaluate(run, workspace=workspace),
+        lambda: pipeline.evaluate(run, without_seen=True, workspace=workspace),
+        lambda: pipeline.export(run, workspace=workspace),
+    ):
+        assert told(deed).texts.count(said) == 1
+    # Whatever else changes, nobody says that nothing was trained on.
+    world.test = list(range(100, 140))
+    notes = told(lambda: pipeline.evaluate(run, workspace=workspace))
+    assert notes.texts[-1].endswith("; none of them is known to have been trained on")
+
+
+def test_what_a_file_was_trained_on_is_not_known(workspace: Workspace, world: World) -> None:
+    """It was exported today, for all that is said of it."""
+    file = pipeline.export(finetuned(workspace), workspace=workspace).model
+    pupil = pretrained(workspace, objective=Component("distill", teacher=str(file)))
+    why = "model.onnx is a file, which does not say what it was trained on"
+    said = f"{why}: whether a test example was trained on is not known"
+    made: list[Run] = []
+    assert told(lambda: made.append(finetuned(workspace, pupil))).texts == [said]
     assert made[0].record.data is not None
-    assert made[0].record.data.unknown == [parent.name]
+    assert made[0].record.data.unknown == [why]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 4, 4)])
+def test_what_was_stored_at_another_size_is_not_known_again(
+    shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    """Its examples may be these test examples: as other bytes they have other digests."""
+    small, large = World(train=list(range(60)), test=None), World(train=[*range(60, 90)], test=[])
+    large.test, large.shape = [*range(9)], shape
+    workspace = place(tmp_path, small=small, large=large)
+    parent = pretrained(workspace, "small")
+    made: list[Run] = []
+    sizes = "×".join(map(str, shape))
+    why = f"{parent.name} was trained on examples stored as 1×4×4, and these are {sizes}"
+    notes = told(lambda: made.append(finetuned(workspace, parent, "large")))
+    assert notes.about(f"{why}: whether a test example was trained on is not known")
     row = model_files.apart_row(model_files.read(made[0], workspace, "tests").held)
-    assert row.figure == f"not known: what {parent.name} saw is not known"
-    assert row.status == "reported"
+    assert (row.status, row.figure) == ("reported", f"not known: {why}")
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "another's", "a folder"])
@@ -461,7 +523,8 @@ def test_a_test_split_that_cannot_be_read_stops_no_training(
     with reporting(notes):
         made.append(finetuned(workspace))
     assert notes.about(
-        "the test split cannot be read, and is not known: its files are not here yet"
+        "the test split cannot be read (its files are not here yet), so this run will not record"
+        " which examples are in it"
     )
     assert made[0].record.data is not None
     assert set(made[0].record.data.splits) == {"train"}
@@ -469,7 +532,7 @@ def test_a_test_split_that_cannot_be_read_stops_no_training(
     assert told(lambda: pipeline.evaluate(made[0], workspace=workspace)).texts == []
     world.test = [1, 2, 100]
     message = refused(lambda: pipeline.evaluate(made[0], workspace=workspace))
-    assert "2 of its 3 examples are ones that the run was trained on" in message
+    assert "The run was trained on 2 of its 3 examples" in message
 
 
 # --- going on, and what was recorded --------------------------------------------------------
@@ -569,7 +632,7 @@ def test_a_run_is_used_again_for_the_same_data_alone(workspace: Workspace, world
     with reporting(notes):
         second, reused = made()
     assert (second.name != first.name, reused) == (True, 0)
-    assert notes.about(f"{first.name} was made of other data than are there now: not used")
+    assert notes.about(f"{first.name} was trained on data that has since changed, so it")
     assert made()[0].name == second.name
     older(second)
     assert made()[0].name == second.name

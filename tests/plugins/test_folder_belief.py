@@ -362,7 +362,7 @@ def test_pictures_that_were_trained_on_are_no_test_pictures(pets: Path, tmp_path
     with pytest.raises(Refused) as caught:
         pipeline.evaluate(run, workspace=workspace)
     message = str(caught.value)
-    assert f"{seen} of its 8 examples are ones that the run was trained on: 'test/" in message
+    assert f"The run was trained on {seen} of its 8 examples: 'test/" in message
     assert f".png' and {seen - 3} more" in message
     with pytest.raises(Refused, match="changed since run"):
         pipeline.export(run, tmp_path / "pets.onnx", workspace=workspace)

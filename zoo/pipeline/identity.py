@@ -20,12 +20,16 @@ from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
-from zoo.record import DataRecord, SplitRecord
+from zoo.record import DataRecord, PartRecord, SplitRecord
 from zoo.runs import Run
 from zoo.training import Place
 
 FILE = "examples.safetensors"
 SPLITS = ("train", "unlabelled")
+UNKEPT = "{} was made before digests were kept"
+OTHER_SIZE = "{} was trained on examples stored as {}, and these are {}"
+A_FILE = "{} is a file, which does not say what it was trained on"
+"""Why it is not known what a run has seen, in words that follow each other in a sentence."""
 TOLD = "told"
 """Folder among the data sets that remembers which contents a note was given of."""
 
@@ -57,10 +61,12 @@ class Identity:
 class Origin:
     """What is known before a run begins: the test split as it is, and what was seen before.
 
-    `pretrained` is what the runs that it comes of saw, and `leaked` says which test examples are
-    among these that were no test examples then; of the runs in `unknown` nobody knows.
+    `dataset` is what the run reads. `pretrained` is what the runs that it comes of saw, and
+    `leaked` says which test examples are among these that were no test examples then; `unknown`
+    says of which runs and files that cannot be told, and why.
     """
 
+    dataset: PartRecord
     test: Digested | None
     pretrained: Array
     leaked: Array
@@ -74,32 +80,50 @@ def origin_of(
     parents: Sequence[Run],
     place: Place,
     resumed: Run | None,
-    unknown: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> Origin | None:
     """Look at the test split and at the runs that one comes of; None where that is kept already.
 
-    In the main process alone, which is the one that writes. Raises `RunError` where the file of a
-    parent is damaged.
+    `files` are teachers that are no runs. In the main process alone, which is the one that writes.
+    Raises `RunError` where the file of a parent is damaged.
     """
     if not place.main or (resumed is not None and resumed.record.data is not None):
         return None
-    found = {run.name: read(run) for run in parents}
-    known = [each for each in found.values() if each is not None]
+    known, unknown = [], []
+    for run in parents:
+        each = read(run)
+        if each is None:
+            unknown.append(UNKEPT.format(run.name))
+        elif run.data_input.shape != data.input.shape:  # equal pictures have other bytes
+            sizes = (_sizes(shape) for shape in (run.data_input.shape, data.input.shape))
+            unknown.append(OTHER_SIZE.format(run.name, *sizes))
+        else:
+            known.append(each)
+        unknown += run.record.data.unknown if run.record.data else []
+    unknown = list(dict.fromkeys([*unknown, *map(A_FILE.format, files)]))
+    tell_unknown(unknown)
     test = digest_test(part, data)
     examples = none() if test is None else test.examples
     leaked = np.zeros(len(examples), bool)
     for each in known:
         leaked |= each.leaked(examples)
-    doubtful = [name for name, each in found.items() if each is None]
-    doubtful += [name for run in parents if run.record.data for name in run.record.data.unknown]
-    for name in doubtful:
-        current().note(f"{name} was made before digests were kept: what it saw is not known")
     return Origin(
+        dataset=part.record,
         test=test,
         pretrained=distinct(*(each.seen for each in known)),
         leaked=leaked,
-        unknown=list(dict.fromkeys([*doubtful, *unknown])),
+        unknown=unknown,
     )
+
+
+def tell_unknown(unknown: Sequence[str]) -> None:
+    """Tell of what a run comes of whose examples are not known."""
+    for why in unknown:
+        current().note(f"{why}: whether a test example was trained on is not known")
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 # never elsewhere: test
@@ -116,7 +140,11 @@ def digest_test(part: Part, data: Dataset) -> Digested | None:
             loaded = data.test()
         return digested(checked(loaded, data.input.shape, None, part.entry.owner))
     except ZooError as error:
-        current().note(f"the test split cannot be read, and is not known: {error}")
+        why = str(error).rstrip(".")
+        current().note(
+            f"the test split cannot be read ({why}), so this run will not record which examples"
+            " are in it"
+        )
         return None
 
 
