@@ -205,6 +205,22 @@ def test_a_file_without_the_seen_is_proved_so_and_says_so(
     assert json.loads((bundled.folder / "model.json").read_text())["left_out"] == 2
 
 
+def test_a_file_stays_proved_when_what_it_left_out_is_taken_away(
+    workspace: Workspace, world: World
+) -> None:
+    run = finetuned(workspace)
+    world.test = [3, *range(100, 120), 5]
+    made = pipeline.export(run, without_seen=True, workspace=workspace)
+    row = next(row for row in made.proof.rows if row.name == "test examples new to the run")
+    for test in ([*range(100, 120)], [5, *range(100, 120)], [3, *range(100, 120), 5, 7]):
+        world.test = test
+        again = pipeline.validate(made.model, workspace=workspace)
+        assert (again.verdict, again.failures) == ("proved", [])
+        assert row in again.rows
+    world.test = [*range(100, 119)]
+    assert pipeline.validate(made.model, workspace=workspace).verdict == "failed"
+
+
 def test_an_older_file_fails_on_a_split_that_changed(workspace: Workspace, world: World) -> None:
     run = finetuned(workspace)
     made = pipeline.export(run, workspace=workspace)
