@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from zoo.digests import digest_split
 from zoo.errors import DataError, RunError, UsageError
 from zoo.export.runtime import open_session
 from zoo.pipeline import Workspace, identity, leakage, model_files
+from zoo.pipeline.bench.labels import _check_data, _data
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
 from zoo.pipeline.observing import observe
 from zoo.pipeline.steps import Steps
@@ -766,6 +768,56 @@ def test_a_bench_does_not_go_on_with_other_data(
         f"'{tmp_path / 'bench'}' holds a bench of other data: the test split of 'world' changed."
         " Name another folder with -o."
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"data": {"train": "1", "test": "3"}}, "the test split of 'pets' changed"),
+        ({"data": {"train": "1"}}, "the test split of 'pets' changed"),
+        ({"data": {"train": "1", "test": "2", "unlabelled": "4"}}, "the unlabelled split of"),
+        ({"pretrain_data": {"train": "9", "unlabelled": "6"}}, "the train split of 'pile' changed"),
+        ({"pretrain_data": {"train": "5"}}, "the unlabelled split of 'pile' changed"),
+        ({"pretrain_data": {"train": "9"}, "pretrain_dataset": {"name": "heap"}}, ""),
+        ({"pretrain_data": None, "pretrain_dataset": None}, ""),
+    ],
+)
+def test_a_bench_of_a_split_that_changed_came_or_went_is_refused(
+    change: dict[str, Any], said: str
+) -> None:
+    before = {
+        "dataset": {"name": "pets"},
+        "data": {"train": "1", "test": "2"},
+        "pretrain_dataset": {"name": "pile"},
+        "pretrain_data": {"train": "5", "unlabelled": "6"},
+    }
+    folder = Path("bench")
+    if said:
+        message = refused(lambda: _check_data(folder, before, before | change), UsageError)
+        assert message.startswith("'bench' holds a bench of other data: " + said)
+    else:
+        _check_data(folder, before, before | change)
+    older = {"dataset": {"name": "pets"}, "pretrain_dataset": {"name": "pile"}}
+    _check_data(folder, older, before | change)  # of 0.1.0
+
+
+def test_a_bench_keeps_the_splits_that_it_pretrains_on(tmp_path: Path) -> None:
+    pets = World(train=list(range(60)), test=[*range(100, 110)])
+    pile = World(train=list(range(60, 90)), test=[*range(110, 120)], unlabelled=[150, 151])
+    workspace = place(tmp_path, pets=pets, pile=pile)
+    plan = SimpleNamespace(dataset=Component("pets"), pretrain_dataset=Component("pile"))
+    found = _data(workspace, plan)  # type: ignore[arg-type]
+    assert {name: set(splits) for name, splits in found.items()} == {
+        "data": {"train", "test"},
+        "pretrain_data": {"train", "unlabelled"},
+    }
+    pile.train = pile.train[1:]
+    now = _data(workspace, plan)  # type: ignore[arg-type]
+    assert now["data"] == found["data"]
+    assert now["pretrain_data"]["train"] != found["pretrain_data"]["train"]
+    plan.pretrain_dataset = None
+    assert _data(workspace, plan) == {"data": found["data"]}  # type: ignore[arg-type]
 
 
 def test_what_was_made_and_measured_without_the_seen_is_reproduced_so(tmp_path: Path) -> None:
