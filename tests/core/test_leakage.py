@@ -20,7 +20,7 @@ from zoo.api import Component, FinetuneConfig, PretrainConfig, SelfTrainConfig
 from zoo.digests import digest_split
 from zoo.errors import DataError, RunError, UsageError
 from zoo.export.runtime import open_session
-from zoo.pipeline import Workspace, identity, leakage, model_files
+from zoo.pipeline import Workspace, comparing, identity, leakage, model_files
 from zoo.pipeline.bench.labels import _check_data, _data
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
 from zoo.pipeline.observing import observe
@@ -695,9 +695,75 @@ def test_runs_measured_on_several_test_splits_are_not_compared_silently(
     other = pipeline.compare(found, workspace=workspace)
     assert [row.against for row in other.rows] == [None, None]
     assert [note for note in other.notes if "test splits" in note] == [
-        "The runs on world were measured on several test splits: these stand in rows of their own."
+        "The runs on world were measured on several test splits: they are shown in separate rows."
         " To measure on one, type zoo evaluate RUN for each."
     ]
+
+
+def test_it_is_said_where_nobody_knows_on_which_test_split_runs_were_measured() -> None:
+    def compared(sha256: str | None) -> Any:
+        return SimpleNamespace(settings={"dataset": "world"}, test_sha256=sha256)
+
+    def said(*found: str | None) -> str:
+        return "".join(comparing._splits([compared(sha256) for sha256 in found]))
+
+    assert said("a", "a") == said(None, None) == ""
+    assert said("a", None, "a").startswith(
+        "Of some runs on world it was not kept which test split they were measured on: they are"
+    )
+    assert "several" not in said("a", None)
+    assert said("a", "b", None).startswith(
+        "The runs on world were measured on several test splits, and of some it was not kept which:"
+    )
+
+
+def test_runs_trained_on_other_examples_are_no_seeds_of_one_method(
+    workspace: Workspace, world: World
+) -> None:
+    def made(seed: int, pretraining: bool = False) -> Run:
+        training = {"seed": seed}
+        parent = pretrained(workspace, training=training) if pretraining else None
+        run = finetuned(workspace, parent, training=training)
+        pipeline.evaluate(run, workspace=workspace)
+        return runs.load(run.folder)
+
+    def methods(*found: Run) -> list[tuple[str, int]]:
+        compared = pipeline.compare(found, workspace=workspace)
+        return [(row.method, row.accuracy.count) for row in compared.rows]
+
+    first, second = made(0), made(1)
+    assert methods(first, second) == [("scratch", 2)]
+    before = made(0, pretraining=True)
+    world.train = [*world.train, 60, 61]
+    grown, after = made(1), made(1, pretraining=True)
+    (one, _), (other, _) = found = methods(first, grown)
+    assert [count for _, count in found] == [1, 1]
+    assert re.fullmatch(r"scratch, train data [0-9a-f]{12}", one)
+    assert re.fullmatch(r"scratch, train data [0-9a-f]{12}", other)
+    assert one != other
+    assert len(methods(before, after)) == 2
+    assert methods(older(first), older(second)) == [("scratch", 2)]
+    assert ("scratch, train data not kept", 1) in methods(runs.load(first.folder), grown)
+
+
+def test_what_was_pretrained_on_tells_runs_apart(workspace: Workspace, world: World) -> None:
+    """Even where it is no split that the finetuning reads."""
+    world.unlabelled = [70, 71]
+    parents = [pretrained(workspace, training={"seed": seed}) for seed in (0, 1)]
+    world.unlabelled = None
+    parents.append(pretrained(workspace, training={"seed": 1}))
+    found = [finetuned(workspace, each, training={"seed": each.record.seed}) for each in parents]
+    settings = [
+        comparing._settings(run.record, [parent.record])
+        for run, parent in zip(found, parents, strict=True)
+    ]
+    assert comparing._differences(settings[:2]) == {}
+    ((name, (split, lacked)),) = comparing._differences(settings[1:]).items()
+    assert (name, len(split), lacked) == ("pretraining.unlabelled data", 12, None)
+    world.unlabelled = [72]
+    taught = pipeline.self_train(found[2], training=ONCE, workspace=workspace).record
+    own = comparing._settings(taught, [found[2].record, parents[2].record])
+    assert own["self-training.train data"] == own["train data"] == own["pretraining.train data"]
 
 
 def test_the_command_says_what_was_left_out(workspace: Workspace, world: World, typed: Any) -> None:
