@@ -21,6 +21,7 @@ from zoo.digests import digest_split
 from zoo.errors import DataError, RunError, UsageError
 from zoo.export.runtime import open_session
 from zoo.pipeline import Workspace, comparing, identity, leakage, model_files
+from zoo.pipeline import reporting as reporting_pipeline
 from zoo.pipeline.bench.labels import _check_data, _data
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
 from zoo.pipeline.observing import observe
@@ -798,6 +799,48 @@ def typed(workspace: Workspace, cli: Any, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr("zoo.cli.train.registry_of", lambda _: workspace.registry)
     monkeypatch.setattr("zoo.cli.options.registry_of", lambda _: workspace.registry)
     return cli
+
+
+def test_a_report_tells_of_the_reading_that_it_shows(workspace: Workspace, world: World) -> None:
+    def doubts() -> list[str]:
+        again = runs.load(run.folder)
+        return reporting_pipeline._doubts(again, workspace, reporting_pipeline._tested(again))
+
+    run = finetuned(workspace)
+    assert doubts() == []
+    world.test = [3, *range(100, 110), 5]
+    pipeline.evaluate(run, without_seen=True, workspace=workspace)
+    left_out = "2 more test examples were left out: the run has seen them."
+    assert doubts() == [left_out]
+    # Another verb, of another split: what is shown is what `evaluate` found.
+    world.test = list(range(100, 120))
+    pipeline.export(run, workspace=workspace)
+    changed = "The test split changed since the run was measured: 12 examples then, 20 now."
+    assert doubts() == [left_out, changed]
+    world.test = [3, *range(100, 110), 5]
+    assert doubts() == [left_out]
+    world.test = [3, *range(100, 110), 5, 7]
+    seen = "12 examples then, 13 now, 3 of which the run has seen in training."
+    assert doubts() == [left_out, f"The test split changed since the run was measured: {seen}"]
+    # The split that it was made with is not the one that was measured.
+    world.test = list(range(100, 120))
+    assert len(doubts()) == 2
+    pipeline.evaluate(run, workspace=workspace)
+    assert doubts() == []
+    world.fault = "its files are gone"
+    assert doubts() == []
+    (run.folder / FILE).write_bytes(b"")
+    (said,) = doubts()
+    assert said.startswith(f"'{run.folder / FILE}' is corrupt")
+
+
+def test_a_report_says_what_is_not_known(workspace: Workspace, world: World) -> None:
+    run = finetuned(workspace)
+    pipeline.evaluate(run, workspace=workspace)
+    world.test = list(range(100, 110))
+    text = pipeline.report(older(run), workspace=workspace).report.read_text()
+    assert "The run was made before digests were kept: whether a test example was trained" in text
+    assert "changed since the run was measured: 20 examples then, 10 now." in text
 
 
 def test_a_report_shows_no_examples_of_a_training_split_that_changed(

@@ -102,7 +102,7 @@ def origin_of(
         unknown += run.record.data.unknown if run.record.data else []
     unknown = list(dict.fromkeys([*unknown, *map(A_FILE.format, files)]))
     tell_unknown(unknown)
-    test = digest_test(part, data)
+    test = digest_test(part, data, "this run will not record which examples are in it")
     examples = none() if test is None else test.examples
     leaked = np.zeros(len(examples), bool)
     for each in known:
@@ -127,11 +127,13 @@ def _sizes(shape: Sequence[int]) -> str:
 
 
 # never elsewhere: test
-def digest_test(part: Part, data: Dataset) -> Digested | None:
+def digest_test(
+    part: Part, data: Dataset, so: str = "it is not compared with what it was"
+) -> Digested | None:
     """Digest the test split, and return that alone: no example leaves here, and no label.
 
     This is no reading of the test split: no model is asked. None where there is none, or where it
-    cannot be read, which is told.
+    cannot be read, which is told with what follows from it.
     """
     if data.test is None:
         return None
@@ -141,10 +143,7 @@ def digest_test(part: Part, data: Dataset) -> Digested | None:
         return digested(checked(loaded, data.input.shape, None, part.entry.owner))
     except ZooError as error:
         why = str(error).rstrip(".")
-        current().note(
-            f"the test split cannot be read ({why}), so this run will not record which examples"
-            " are in it"
-        )
+        current().note(f"the test split cannot be read ({why}), so {so}")
         return None
 
 
