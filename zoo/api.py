@@ -549,8 +549,15 @@ def teacher(text: str) -> Teacher:
     return current_lender().teacher(text)
 
 
-def note(text: str) -> None:
-    """Tell the user one line, on stderr; nothing with `--quiet` and in the Python API."""
-    from zoo.progress import current
+def note(text: str, *, once: Path | None = None) -> None:
+    """Tell the user one line, on stderr; nothing with `--quiet` and in the Python API.
 
-    current().note(text)
+    `once` is a file that remembers, from command to command, that it was told: where it is there
+    nothing is.
+    """
+    from zoo.progress import current, note_once
+
+    if once is None:
+        current().note(text)
+    else:
+        note_once(text, once)

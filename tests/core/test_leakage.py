@@ -26,7 +26,7 @@ from zoo.pipeline.bench.labels import _check_data, _data
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
 from zoo.pipeline.observing import observe
 from zoo.pipeline.steps import Steps
-from zoo.progress import reporting
+from zoo.progress import Once, Silent, reporting
 from zoo.record import PartRecord
 from zoo.report.facts import Absent
 from zoo.runs import Run
@@ -289,6 +289,8 @@ def test_a_split_that_changed_otherwise_is_told(
 
 def test_equal_examples_are_told_once_and_never_refused(workspace: Workspace, world: World) -> None:
     world.test = [0, 1, *range(100, 118)]
+    with reporting(Once(Silent())):  # nobody is told
+        finetuned(workspace)
     first = told(lambda: finetuned(workspace))
     assert first.about("world: 2 of 20 test examples are in another split too, as the data set")
     run = finetuned(workspace)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from zoo.folders import write_atomic
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.workspace import Workspace
-from zoo.progress import current
+from zoo.progress import current, note_once
 from zoo.record import DataRecord, PartRecord, SplitRecord
 from zoo.runs import Run
 from zoo.training import Place
@@ -216,17 +215,12 @@ def _tell_equal(part: Part, splits: dict[str, Digested], equal: int, root: Path)
     if not equal:
         return
     content = hashlib.sha256("".join(each.sha256 for each in splits.values()).encode()).hexdigest()
-    memory = root / TOLD / content[:32]
-    if memory.exists():
-        return
-    current().note(
+    note_once(
         f"{part.entry.name}: {equal:,} of {len(splits['test']):,} test examples are in another"
         " split too, as the data set was made. To measure without those that were trained on:"
-        " --without-seen"
+        " --without-seen",
+        root / TOLD / content[:32],
     )
-    with contextlib.suppress(OSError):  # a data folder of somebody else's: it is told again
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.touch()
 
 
 def _write(run: Run, identity: Identity) -> str:
