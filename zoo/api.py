@@ -154,12 +154,14 @@ class Examples:
     """Hold examples: `inputs` uint8, N first; `labels` int64, N, or None.
 
     `names` says what each is called where it came from, a file's name say, for messages: N texts,
-    or None. They may be made as they are asked for.
+    or None. They may be made as they are asked for. `contents`, uint8 N x bytes, or None, are what
+    each is known again by at whatever size it is stored: the SHA-256 of its file, say.
     """
 
     inputs: Tensor
     labels: Tensor | None = None
     names: Sequence[str] | None = None
+    contents: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

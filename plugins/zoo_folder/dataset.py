@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
+import torch
+
 from zoo.api import DataError, Dataset, Examples, ImageInput, Unfit, note
 from zoo_folder import FolderConfig
 from zoo_folder.arrange import Plan, arrange
@@ -78,10 +80,12 @@ class Folder:
         _check(layout, cache.index, split)
         inputs = cache.split(split)
         labelled = layout.classes and split != "unlabelled"
+        rows = cache.contents_of(split)
         return Examples(
             inputs=inputs,
             labels=cache.index.labels(split) if labelled else None,
-            names=Names(plan, cache.contents_of(split)),
+            names=Names(plan, rows),
+            contents=torch.frombuffer(bytearray(rows), dtype=torch.uint8).view(-1, DIGEST),
         )
 
     def _tell(self, notes: list[str], once: Path | None = None) -> None:

@@ -49,6 +49,7 @@ class World:
     flipped: bool = False
     classes: tuple[str, ...] = ("even", "odd")
     shape: tuple[int, int, int] = (1, 4, 4)
+    contents: bool = False
 
     def examples(self, places: list[int], *, labelled: bool = True) -> Examples:
         generator = torch.Generator().manual_seed(7)
@@ -58,7 +59,10 @@ class World:
         names = [f"{place}.png" for place in places] if self.names else None
         times = (1, self.shape[0], self.shape[1] // 4, self.shape[2] // 4)
         return Examples(
-            inputs=pool[at].tile(times), labels=labels if labelled else None, names=names
+            inputs=pool[at].tile(times),
+            labels=labels if labelled else None,
+            names=names,
+            contents=at[:, None].to(torch.uint8) if self.contents else None,
         )
 
     def tested(self) -> Examples:

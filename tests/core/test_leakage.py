@@ -329,6 +329,73 @@ def test_a_pretraining_and_its_finetuning_may_share_them(
     assert "'2.png'" in message
 
 
+# --- stored at another size ---------------------------------------------------------------
+
+
+def two_sizes(folder: Path, **changed: Any) -> tuple[Workspace, World, World]:
+    """Two data sets that share examples, which the second one stores at another size."""
+    small, large = World(train=list(range(60)), test=None), World(train=[*range(60, 90)], test=[])
+    small.contents = large.contents = True
+    large.test, large.shape = [0, 1, *range(100, 110)], (1, 8, 8)
+    return place(folder, small=small, large=large), small, large
+
+
+def test_what_a_data_set_says_it_is_made_of_is_known_at_any_size(tmp_path: Path) -> None:
+    workspace, _, large = two_sizes(tmp_path)
+    parent = pretrained(workspace, "small")
+    message = refused(lambda: finetuned(workspace, parent, "large"))
+    assert message.startswith(
+        f"The pretraining '{parent.name}' has seen 2 of the 12 test examples of 'large', which"
+    )
+    run = finetuned(workspace, parent, "large", without_seen=True)
+    data = run.record.data
+    assert data is not None
+    assert (data.trained, data.left_out, data.unknown) == (30, 2, [])
+    assert (data.contents, data.resized) == (True, True)
+    assert pipeline.evaluate(run, without_seen=True, workspace=workspace).left_out == 2
+    large.test = [*range(100, 110)]
+    assert not told(lambda: finetuned(workspace, parent, "large")).about("known")
+    large.test = [5, 60, *range(100, 110)]
+    message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
+    assert "has seen 2 of its 12 examples (1 trained on, 1 pretrained on): '5.png'" in message
+
+
+def test_the_same_bytes_are_known_whatever_they_are_said_to_be_made_of(
+    workspace: Workspace, world: World
+) -> None:
+    """As a picture that was saved once more, without a loss."""
+    world.contents = True
+    run = finetuned(workspace)
+    world.test, world.contents = [3, *range(100, 110)], False
+    assert "1 of its 11" in refused(lambda: pipeline.evaluate(run, workspace=workspace))
+
+
+@pytest.mark.parametrize("lacking", ["small", "large", "test"])
+def test_without_that_it_is_not_known(lacking: str, tmp_path: Path) -> None:
+    workspace, small, large = two_sizes(tmp_path)
+    small.contents = lacking != "small"
+    parent = pretrained(workspace, "small")
+    large.contents = lacking != "large"
+    if lacking == "test":
+        large.test = None
+    run = finetuned(workspace, parent, "large")
+    assert run.record.data is not None
+    (why,) = run.record.data.unknown
+    assert why == f"{parent.name} was trained on examples stored as 1×4×4, and these are 1×8×8"
+
+
+def test_what_is_known_by_that_alone_is_not_known_without(tmp_path: Path) -> None:
+    workspace, _, large = two_sizes(tmp_path)
+    teacher = pretrained(workspace, "small")
+    large.test = [*range(100, 110)]
+    run = finetuned(workspace, teacher, "large", finetune={"labels": 10})
+    large.contents = False
+    large.test = [0, *range(100, 110)]
+    taught = pipeline.self_train(run, training=ONCE, workspace=workspace)
+    assert taught.record.data is not None
+    assert taught.record.data.unknown == [f"{run.name} came of examples stored at another size"]
+
+
 # --- what a run starts from -----------------------------------------------------------------
 
 
@@ -503,6 +570,7 @@ def test_what_was_stored_at_another_size_is_not_known_again(
     made: list[Run] = []
     sizes = "×".join(map(str, shape))
     why = f"{parent.name} was trained on examples stored as 1×4×4, and these are {sizes}"
+    small.contents = True  # it says so too late
     notes = told(lambda: made.append(finetuned(workspace, parent, "large")))
     assert notes.about(f"{why}: whether a test example was trained on is not known")
     row = model_files.apart_row(model_files.read(made[0], workspace, "tests").held)

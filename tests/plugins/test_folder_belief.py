@@ -339,6 +339,30 @@ def test_examples_have_the_names_of_their_files(pets: Path) -> None:
         splits["test"].names[4]
 
 
+def test_pictures_that_were_pretrained_on_at_another_size_are_known(
+    pets: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(runs=tmp_path / "runs", data=tmp_path / "data")
+    training = TrainConfig(epochs=1, validation=0, threads=1)
+    run = pipeline.pretrain(
+        Component("mlp", widths=(8,), features=4),
+        dataset=Component("folder", path=str(pets), size=SIZE),
+        training=training,
+        workspace=workspace,
+    )
+    trained_on = [Path(name) for name in load(pets)[0]["train"].names or ()]
+    tested = [Path(name) for name in load(pets)[0]["test"].names or ()]
+    for name in [*trained_on[:3], *trained_on[-3:], *tested]:
+        (pets / "test" / name.parent).mkdir(parents=True, exist_ok=True)
+        (pets / name).rename(pets / "test" / name)
+    (pets / "train").mkdir()
+    for name in ("cats", "dogs"):
+        (pets / name).rename(pets / "train" / name)
+    larger = Component("folder", path=str(pets), size=2 * SIZE)
+    with pytest.raises(Refused, match="has seen 6 of the 10 test examples of 'folder', which were"):
+        pipeline.finetune(run, dataset=larger, training=training, workspace=workspace)
+
+
 def test_pictures_that_were_trained_on_are_no_test_pictures(pets: Path, tmp_path: Path) -> None:
     """As one does who is told to make a test/: pictures move there from what was trained on."""
     workspace = Workspace(runs=tmp_path / "runs", data=tmp_path / "data")
@@ -348,6 +372,12 @@ def test_pictures_that_were_trained_on_are_no_test_pictures(pets: Path, tmp_path
         training=TrainConfig(epochs=1, validation=0, threads=1),
         workspace=workspace,
     )
+    contents = load(pets)[0]["test"].contents
+    assert contents is not None
+    assert [row.numpy().tobytes() for row in contents] == [
+        hashlib.sha256((pets / name).read_bytes()).digest()
+        for name in load(pets)[0]["test"].names or ()
+    ]
     honest = pipeline.evaluate(run, workspace=workspace)
     assert honest.examples == 4
     was_tested = {str(Path(name)) for name in load(pets)[0]["test"].names or ()}

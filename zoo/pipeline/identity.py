@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.api import Dataset, Examples
 from zoo.data import checked
-from zoo.digests import Array, Digested, digest_split, distinct, found_in, none, usable
+from zoo.digests import Array, Digested, digest_contents, digest_split, distinct, none, usable
 from zoo.errors import RunError, ZooError
 from zoo.folders import write_atomic
 from zoo.pipeline import assembly
@@ -27,6 +27,7 @@ FILE = "examples.safetensors"
 SPLITS = ("train", "unlabelled")
 UNKEPT = "{} was made before digests were kept"
 OTHER_SIZE = "{} was trained on examples stored as {}, and these are {}"
+RESIZED = "{} came of examples stored at another size"
 A_FILE = "{} is a file, which does not say what it was trained on"
 """Why it is not known what a run has seen, in words that follow each other in a sentence."""
 TOLD = "told"
@@ -37,6 +38,7 @@ TOLD = "told"
 class Identity:
     """The digests of the examples that a run was made with: uint8 N x 16 each.
 
+    Where a data set says what its examples are made of, digests of that follow those of all bytes.
     `pretrained` are those that the runs it came of had seen, each once. `test` is the test split as
     it was, less what those runs had seen that was no test example when they were made.
     """
@@ -50,9 +52,9 @@ class Identity:
     def seen(self) -> Array:
         return np.concatenate([self.trained, self.held_out, self.pretrained])
 
-    def leaked(self, examples: Array) -> Array:
+    def leaked(self, test: Digested) -> Array:
         """Say which examples the run has seen that were no test examples when it was made."""
-        leaked: Array = found_in(examples, self.seen) & ~found_in(examples, self.test)
+        leaked: Array = test.among(self.seen) & ~test.among(self.test)
         return leaked
 
 
@@ -62,7 +64,8 @@ class Origin:
 
     `dataset` is what the run reads. `pretrained` is what the runs that it comes of saw, and
     `leaked` says which test examples are among these that were no test examples then; `unknown`
-    says of which runs and files that cannot be told, and why.
+    says of which runs and files that cannot be told, and why. `contents` and `resized` are those of
+    a `DataRecord`, for the runs alone that it comes of.
     """
 
     dataset: PartRecord
@@ -70,6 +73,8 @@ class Origin:
     pretrained: Array
     leaked: Array
     unknown: list[str]
+    contents: bool
+    resized: bool
 
 
 # never elsewhere: digest_test
@@ -88,30 +93,35 @@ def origin_of(
     """
     if not place.main or (resumed is not None and resumed.record.data is not None):
         return None
-    known, unknown = [], []
+    test = digest_test(part, data, "this run will not record which examples are in it")
+    leaked = np.zeros(0 if test is None else len(test), bool)
+    known, unknown, contents, resized = [], [], True, False
     for run in parents:
-        each = read(run)
-        if each is None:
+        each, before = read(run), run.record.data
+        other_size = run.data_input.shape != data.input.shape
+        if each is None or before is None:
             unknown.append(UNKEPT.format(run.name))
-        elif run.data_input.shape != data.input.shape:  # equal pictures have other bytes
-            sizes = (_sizes(shape) for shape in (run.data_input.shape, data.input.shape))
-            unknown.append(OTHER_SIZE.format(run.name, *sizes))
-        else:
-            known.append(each)
-        unknown += run.record.data.unknown if run.record.data else []
+            continue
+        unknown += before.unknown
+        by_content = before.contents and test is not None and test.contents is not None
+        if (other_size or before.resized) and not by_content:
+            sizes = map(_sizes, (run.data_input.shape, data.input.shape))
+            why = OTHER_SIZE.format(run.name, *sizes) if other_size else RESIZED.format(run.name)
+            unknown.append(why)
+            continue
+        known.append(each)
+        contents, resized = contents and before.contents, resized or other_size or before.resized
+        leaked |= False if test is None else each.leaked(test)
     unknown = list(dict.fromkeys([*unknown, *map(A_FILE.format, files)]))
     tell_unknown(unknown)
-    test = digest_test(part, data, "this run will not record which examples are in it")
-    examples = none() if test is None else test.examples
-    leaked = np.zeros(len(examples), bool)
-    for each in known:
-        leaked |= each.leaked(examples)
     return Origin(
         dataset=part.record,
         test=test,
         pretrained=distinct(*(each.seen for each in known)),
         leaked=leaked,
         unknown=unknown,
+        contents=contents,
+        resized=resized,
     )
 
 
@@ -149,7 +159,8 @@ def digest_test(
 def digested(examples: Examples) -> Digested:
     """Digest a split as its data set gives it."""
     found = digest_split(examples.inputs, usable(examples.labels, len(examples)))
-    return dataclasses.replace(found, names=examples.names)
+    contents = None if examples.contents is None else digest_contents(examples.contents)
+    return dataclasses.replace(found, names=examples.names, contents=contents)
 
 
 def keep(
@@ -170,8 +181,10 @@ def keep(
         return
     several = [given] if isinstance(given, Examples) else given
     splits = {n: digested(split) for n, split in zip(SPLITS, several, strict=False)}
-    every = np.concatenate([split.examples for split in splits.values()])
-    trained, held_out = every[train.numpy()], every[held.numpy()]
+    contents = all(split.contents is not None for split in splits.values())
+    sorts = [split.every if contents else [split.examples] for split in splits.values()]
+    every = [np.concatenate(sort) for sort in zip(*sorts, strict=True)]
+    trained, held_out = (np.concatenate([e[at.numpy()] for e in every]) for at in (train, held))
     if origin is None:
         _check_same(run, trained, held_out)
         return
@@ -179,23 +192,25 @@ def keep(
     equal = 0
     if test is not None:
         splits["test"] = test
-        equal = int(found_in(test.examples, every).sum())
+        equal = int(test.among(np.concatenate(every)).sum())
         _tell_equal(part, splits, equal, workspace.data_root)
     identity = Identity(
         trained=trained,
         held_out=held_out,
         pretrained=origin.pretrained,
-        test=none() if test is None else test.examples[~origin.leaked],
+        test=none() if test is None else np.concatenate([e[~origin.leaked] for e in test.every]),
     )
     run.record.data = DataRecord(
         sha256=_write(run, identity),
-        trained=len(trained),
-        held_out=len(held_out),
+        trained=len(train),
+        held_out=len(held),
         pretrained=len(origin.pretrained),
         splits={name: SplitRecord(len(split), split.sha256) for name, split in splits.items()},
         equal=equal,
         left_out=int(origin.leaked.sum()),
         unknown=origin.unknown,
+        contents=contents and origin.contents,
+        resized=origin.resized,
     )
     run.save()
 

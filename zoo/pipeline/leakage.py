@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from zoo.api import Examples
-from zoo.digests import Array, Digested, digest_split, found_in
+from zoo.digests import Array, Digested, digest_split
 from zoo.errors import DataError, ZooError
 from zoo.pipeline import identity
 from zoo.pipeline.identity import Identity, Origin
@@ -87,8 +87,7 @@ def hold(
         return Held(examples=examples, sha256=sha256, whole=sha256, total=total, doubt=doubt)
     assert run.record.data is not None
     unknown = run.record.data.unknown
-    seen = found_in(digested.examples, known.seen)
-    leaked = known.leaked(digested.examples)
+    seen, leaked = digested.among(known.seen), known.leaked(digested)
     if leaked.any() and refuse and not without_seen:
         raise DataError(_refusal(run, known, digested, leaked, workspace, by))
     identity.tell_unknown(unknown)
@@ -150,7 +149,7 @@ def _refusal(
         "validated on": known.held_out,
         "pretrained on": known.pretrained,
     }
-    counts = {s: int(found_in(test.examples[leaked], some).sum()) for s, some in sorts.items()}
+    counts = {sort: int((test.among(some) & leaked).sum()) for sort, some in sorts.items()}
     sort = next((sort for sort, number in counts.items() if number == count), "")
     told = f"was {sort}" if sort else "has seen"
     each = ", ".join(f"{number:,} {sort}" for sort, number in counts.items() if number)

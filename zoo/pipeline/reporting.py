@@ -136,7 +136,7 @@ def _change(
     measured = reading.get("whole_sha256" if left_out else "test_sha256")
     if test is None or measured in (None, test.sha256):
         return
-    leaked = 0 if known is None else int(known.leaked(test.examples).sum())
+    leaked = 0 if known is None else int(known.leaked(test).sum())
     seen = f", {leaked:,} of which the run has seen in training" if leaked else ""
     yield (
         f"The test split changed since the run was measured: {reading['examples'] + left_out:,}"
