@@ -155,12 +155,14 @@ class Examples:
     """Hold examples: `inputs` uint8, N first; `labels` int64, N, or None.
 
     `names` says what each is called where it came from, a file's name say, for messages: N texts,
-    or None. They may be made as they are asked for.
+    or None. They may be made as they are asked for. `contents`, uint8 N x bytes, or None, are what
+    each is known again by at whatever size it is stored: the SHA-256 of its file, say.
     """
 
     inputs: Tensor
     labels: Tensor | None = None
     names: Sequence[str] | None = None
+    contents: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -550,8 +552,15 @@ def teacher(text: str) -> Teacher:
     return current_lender().teacher(text)
 
 
-def note(text: str) -> None:
-    """Tell the user one line, on stderr; nothing with `--quiet` and in the Python API."""
-    from zoo.progress import current
+def note(text: str, *, once: Path | None = None) -> None:
+    """Tell the user one line, on stderr; nothing with `--quiet` and in the Python API.
 
-    current().note(text)
+    `once` is a file that remembers, from command to command, that it was told: where it is there
+    nothing is.
+    """
+    from zoo.progress import current, note_once
+
+    if once is None:
+        current().note(text)
+    else:
+        note_once(text, once)

@@ -227,6 +227,13 @@ def checked(
         raise DataError(f"{owner} holds no example.")
     if examples.names is not None and len(examples.names) != len(inputs):
         raise DataError(f"{owner} needs one name an example, or none.")
+    contents = examples.contents
+    sound = isinstance(contents, torch.Tensor) and (contents.dtype, contents.ndim) == (
+        torch.uint8,
+        2,
+    )
+    if contents is not None and not (sound and len(contents) == len(inputs)):
+        raise DataError(f"{owner} needs contents of torch.uint8, examples × bytes, or none.")
     if classes is None:
         return examples
     if labels is None:

@@ -1,7 +1,8 @@
 """What examples are known again by: 16 bytes of BLAKE2b each, and one SHA-256 of a whole split.
 
 Digests are of the bytes as a data set stores them, without the label: where equal pictures carry
-two labels they are the same example.
+two labels they are the same example. Stored at another size a picture is other bytes; where the
+data set says what it is made of, as a file's SHA-256, it is known by a digest of that as well.
 """
 
 from __future__ import annotations
@@ -33,15 +34,27 @@ LONG = 1 << 30
 class Digested:
     """A whole split: each example's digest, uint8 N x 16, in its order, and the split's SHA-256.
 
-    `names` are the data set's own for its examples, where it has some.
+    `names` are the data set's own for its examples, and `contents` the digests, uint8 N x 16, of
+    what it says that they are made of; None where it has none.
     """
 
     examples: Array
     sha256: str
     names: Sequence[str] | None = None
+    contents: Array | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def every(self) -> list[Array]:
+        """All digests that each example is known by: one or two arrays."""
+        return [self.examples] if self.contents is None else [self.examples, self.contents]
+
+    def among(self, others: Array) -> Array:
+        """Say of each example whether others have a digest of it: bool N, of uint8 M x 16."""
+        found: Array = np.logical_or.reduce([found_in(each, others) for each in self.every])
+        return found
 
 
 def digest_split(inputs: Tensor, labels: Tensor | None) -> Digested:
@@ -68,6 +81,15 @@ def digest_split(inputs: Tensor, labels: Tensor | None) -> Digested:
         whole.update(labels.contiguous().numpy().astype("<i8", copy=False).data)
     digests = np.frombuffer(b"".join(each), np.uint8).reshape(-1, SIZE)
     return Digested(digests, whole.hexdigest())
+
+
+def digest_contents(contents: Tensor) -> Array:
+    """Digest what each example is made of, uint8 N x bytes; never equal to a digest of pixels."""
+    digests = [
+        hashlib.blake2b(row.tobytes(), digest_size=SIZE, person=b"content").digest()
+        for row in contents.contiguous().numpy()
+    ]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, SIZE)
 
 
 def none() -> Array:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -115,18 +116,18 @@ class Once:
     """Show everything as another reporter does, but no note a second time."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
+        self.inner = reporter
         self._noted: set[str] = set()
 
     def note(self, text: str) -> None:
         if text not in self._noted:
             self._noted.add(text)
-            self._reporter.note(text)
+            self.inner.note(text)
 
     def task(
         self, description: str, total: int | None, unit: str, done: int = 0
     ) -> AbstractContextManager[Task]:
-        return self._reporter.task(description, total, unit, done)
+        return self.inner.task(description, total, unit, done)
 
 
 class _LiveTask:
@@ -193,6 +194,27 @@ _current: ContextVar[Reporter | None] = ContextVar("zoo_reporter", default=None)
 def current() -> Reporter:
     """Return the reporter in force; silent unless `reporting` set one."""
     return _current.get() or Silent()
+
+
+def heard() -> bool:
+    """Say whether anybody is shown a note."""
+    reporter = current()
+    while isinstance(reporter, Once):
+        reporter = reporter.inner
+    return type(reporter) is not Silent
+
+
+def note_once(text: str, memory: Path) -> None:
+    """Note what was never noted before: the file `memory` is made once somebody was shown it."""
+    with contextlib.suppress(OSError):
+        if memory.exists():
+            return
+    if not heard():
+        return
+    current().note(text)
+    with contextlib.suppress(OSError):  # a folder of somebody else's: it is told again
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        memory.touch()
 
 
 @contextlib.contextmanager

@@ -47,10 +47,13 @@ class SplitRecord:
 class DataRecord:
     """Which examples a run was made with; their digests are in `examples.safetensors`.
 
-    `sha256` is that file's. `trained`, `held_out` and `pretrained` count the digests in it; what
-    the runs in `unknown`, from which this one came, saw is not known. `splits` are the data set's
-    as they were; one that it lacked, or a test split that could not be read, is absent. Of the test
-    split `equal` examples were in another split too, and `left_out` had been seen before.
+    `sha256` is that file's. `trained` and `held_out` count examples, and `pretrained` the digests
+    of what the runs saw that it came of. `contents` says that all of these are known by what they
+    are made of as well, `resized` that some are by that alone, for they had another size. `unknown`
+    says of which runs and files, from which this one came, it is not known what they saw, and why.
+    `splits` are the data set's as they were; one that it lacked, or a test split that could not be
+    read, is absent. Of the test split `equal` examples were in another split too, and `left_out`
+    had been seen before.
     """
 
     sha256: str
@@ -61,6 +64,8 @@ class DataRecord:
     equal: int = 0
     left_out: int = 0
     unknown: list[str] = dataclasses.field(default_factory=list)
+    contents: bool = False
+    resized: bool = False
 
 
 @dataclasses.dataclass

@@ -56,12 +56,12 @@ def opened(folder: Path, input: ImageInput, plan: Plan | None = None) -> Cache |
         return ""
     except (ValueError, TypeError, AttributeError, RecursionError):
         return "their index is damaged"
-    cache = Cache(index, pixels.view(rows, *input.shape), contents)
+    cache = Cache(index, pixels.view(rows, *input.shape), contents, folder)
     state = (folder, plan is not None, *(_state(path) for path in files))
     if state not in _believed:
         digests = sha256_of(pixels), hashlib.sha256(contents).hexdigest()
         if digests != (index.pixels, index.digests):
-            return "they are not those that were decoded: their SHA-256 is another"
+            return "their SHA-256 does not match"
         if plan is not None and not _follows(cache, plan):
             return "their index is not that of these pictures"
         _believed.add(state)

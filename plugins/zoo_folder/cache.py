@@ -80,14 +80,13 @@ class Index:
 class Cache:
     """Rows of pixels, uint8 N x C x H x W, mapped from their file, and what they are.
 
-    `contents` are the SHA-256 of the rows' files, 32 bytes each. `fresh` says that the rows were
-    decoded a moment ago.
+    `contents` are the SHA-256 of the rows' files, 32 bytes each; `folder` is where all that lies.
     """
 
     index: Index
     pixels: Tensor
     contents: bytes
-    fresh: bool = False
+    folder: Path
 
     def split(self, name: str) -> Tensor:
         """Return a view of one split's rows: no copy."""

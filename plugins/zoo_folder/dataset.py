@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
+import torch
+
 from zoo.api import DataError, Dataset, Examples, ImageInput, Unfit, note
 from zoo_folder import FolderConfig
 from zoo_folder.arrange import Plan, arrange
@@ -20,6 +22,8 @@ from zoo_folder.owner import own_slot
 
 LISTED, PAIRS = 20, 3
 """Unreadable pictures, and pairs that look alike, that are told one by one; the index has all."""
+NEAR_TOLD = "near.told"
+"""In a cache: somebody was told of the pairs that look alike in it."""
 
 
 def build(config: FolderConfig, root: Path) -> Dataset:
@@ -55,7 +59,7 @@ class Folder:
         layout = self.layout
         others: Counter[str] = Counter()
         files = scan(layout, others)
-        slot = own_slot(self._slot)
+        slot = own_slot(self._slot, lambda text: self._tell([text]))
         contents = digests(layout.root, files, slot / "seen.sha256")
         plan = arrange(layout, files, contents)
         cache = decoded(plan, layout.root, slot, self.input)
@@ -69,22 +73,26 @@ class Folder:
             notes.append(f"ignored, for they are no pictures: {kinds(others)}")
         if unread:
             notes.append(f"skipped: {_listed(unread)}")
-        notes += [*_alike(plan, cache), *_near(plan, cache)]
-        self._tell([*notes, _counts(layout, cache.index)])
+        notes += _alike(plan, cache)
+        self._tell(notes)
+        self._tell(_near(plan, cache), once=cache.folder / NEAR_TOLD)
+        self._tell([_counts(layout, cache.index)])
         _check(layout, cache.index, split)
         inputs = cache.split(split)
         labelled = layout.classes and split != "unlabelled"
+        rows = cache.contents_of(split)
         return Examples(
             inputs=inputs,
             labels=cache.index.labels(split) if labelled else None,
-            names=Names(plan, cache.contents_of(split)),
+            names=Names(plan, rows),
+            contents=torch.frombuffer(bytearray(rows), dtype=torch.uint8).view(-1, DIGEST),
         )
 
-    def _tell(self, notes: list[str]) -> None:
+    def _tell(self, notes: list[str], once: Path | None = None) -> None:
         """Note what has not been told yet: several splits may be loaded."""
         for text in notes:
             if text not in self._told:
-                note(f"{shown(self.layout.root.name)}: {text}")
+                note(f"{shown(self.layout.root.name)}: {text}", once=once)
         self._told.update(notes)
 
 
@@ -150,8 +158,8 @@ def _alike(plan: Plan, cache: Cache) -> list[str]:
 
 
 def _near(plan: Plan, cache: Cache) -> list[str]:
-    """Tell, when the pictures are decoded, of those that look nearly as one that is tested on."""
-    if not (cache.fresh and cache.index.near):
+    """Tell of those that look nearly as one that is tested on."""
+    if not cache.index.near:
         return []
     names = {picture.digest.hex(): picture.file.name for picture in plan.pictures()}
     pairs = [

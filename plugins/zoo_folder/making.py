@@ -47,7 +47,6 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
     settings = settings_of(input)
     folder = slot / key_of(settings, plan)
     size = len(plan) * math.prod(input.shape)
-    fresh = False
     try:
         cache = opened(folder, input, plan)
         if isinstance(cache, str):
@@ -62,7 +61,6 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     reader = Reader(root, input, _earlier(folder, settings, input))
                     _make(folder, plan, reader, Index.empty(str(root), settings), input)
-                    fresh = True
                     cache = opened(folder, input, plan)
     except OSError as error:
         raise DataUnavailable(
@@ -74,7 +72,7 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
         raise DataUnavailable(
             f"'{shown(folder)}' was changed meanwhile. Type the same command again."
         )
-    return dataclasses.replace(cache, fresh=fresh)
+    return cache
 
 
 def _make(folder: Path, plan: Plan, reader: Reader, index: Index, input: ImageInput) -> None:

@@ -1,11 +1,12 @@
-"""Whose a file is: what somebody else may have put into a shared data folder is not believed."""
+"""Whose a file is: what somebody else may have put into a shared data folder is not used."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from zoo.api import DataError, note
+from zoo.api import DataError
 from zoo_folder.listing import shown
 
 SYSTEM = 0
@@ -17,8 +18,8 @@ def is_own(path: Path) -> bool:
     return owner_of(path) in (user(), SYSTEM)
 
 
-def own_slot(slot: Path) -> Path:
-    """Return a folder, or another one beside it where it belongs to somebody else.
+def own_slot(slot: Path, tell: Callable[[str], None]) -> Path:
+    """Return a folder, or another one beside it where it belongs to somebody else, and tell so.
 
     Raises `DataError` where that is somebody else's too.
     """
@@ -28,7 +29,7 @@ def own_slot(slot: Path) -> Path:
                 return place
         except OSError:  # it is not there yet, or decoding will tell what is wrong with it
             return place
-        note(f"'{shown(place)}' belongs to another user, and is not believed")
+        tell(f"'{shown(place)}' belongs to another user, and is not used")
     raise DataError(
         f"'{shown(slot)}' and the folder beside it belong to another user. Name another folder of"
         " data sets with --data-root or ZOO_DATA."

@@ -36,7 +36,10 @@ ONCE = TrainConfig(epochs=1, batch_size=16, threads=1, validation=0.0)
 
 @dataclasses.dataclass
 class World:
-    """What is in which split now, by places in the pool; `fault` is what the test split raises."""
+    """What is in which split now, by places in the pool; `fault` is what the test split raises.
+
+    At another `shape` than 1 x 4 x 4 the examples of the pool are repeated in each dimension.
+    """
 
     train: list[int]
     test: list[int] | None
@@ -45,6 +48,8 @@ class World:
     fault: str = ""
     flipped: bool = False
     classes: tuple[str, ...] = ("even", "odd")
+    shape: tuple[int, int, int] = (1, 4, 4)
+    contents: bool = False
 
     def examples(self, places: list[int], *, labelled: bool = True) -> Examples:
         generator = torch.Generator().manual_seed(7)
@@ -52,7 +57,13 @@ class World:
         at = torch.tensor(places, dtype=torch.int64)
         labels = (at + self.flipped) % 2
         names = [f"{place}.png" for place in places] if self.names else None
-        return Examples(inputs=pool[at], labels=labels if labelled else None, names=names)
+        times = (1, self.shape[0], self.shape[1] // 4, self.shape[2] // 4)
+        return Examples(
+            inputs=pool[at].tile(times),
+            labels=labels if labelled else None,
+            names=names,
+            contents=at[:, None].to(torch.uint8) if self.contents else None,
+        )
 
     def tested(self) -> Examples:
         if self.fault:
@@ -62,8 +73,9 @@ class World:
 
     def dataset(self) -> Dataset:
         more = self.unlabelled
+        channels, height, width = self.shape
         return Dataset(
-            input=ImageInput(channels=1, height=4, width=4),
+            input=ImageInput(channels=channels, height=height, width=width),
             classes=self.classes,
             train=lambda: self.examples(self.train),
             test=None if self.test is None else self.tested,

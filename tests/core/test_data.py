@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -491,3 +492,16 @@ def test_checked_says_what_is_wrong(inputs: Tensor, labels: Tensor | None, messa
     with pytest.raises(DataError) as caught:
         checked(Examples(inputs=inputs, labels=labels), (1, 8, 8), 3, "dataset 'x'")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [torch.zeros(3, 32).byte(), torch.zeros(4, 32), torch.zeros(4).byte(), [b"a"] * 4],
+    ids=["too few", "no bytes", "one dimension", "no tensor"],
+)
+def test_contents_are_one_row_of_bytes_an_example(contents: Any) -> None:
+    inputs = torch.zeros(4, 1, 8, 8).byte()
+    examples = Examples(inputs=inputs, contents=torch.zeros(4, 32).byte())
+    assert checked(examples, (1, 8, 8), None, "dataset 'x'") is examples
+    with pytest.raises(DataError, match=r"dataset 'x' needs contents of torch\.uint8"):
+        checked(Examples(inputs=inputs, contents=contents), (1, 8, 8), None, "dataset 'x'")

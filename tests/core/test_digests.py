@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo import digests
-from zoo.digests import digest_split, distinct, found_in, none, usable
+from zoo.digests import digest_contents, digest_split, distinct, found_in, none, usable
 
 
 def noise(count: int, *shape: int) -> Tensor:
@@ -34,6 +34,15 @@ def test_each_example_and_the_whole_split(piece: int, monkeypatch: pytest.Monkey
     assert len(found) == 7
     unlabelled = digest_split(inputs, None)
     assert unlabelled.sha256 == hashlib.sha256(whole[: -7 * 8]).hexdigest()
+
+
+def test_what_examples_are_made_of_is_never_taken_for_their_bytes() -> None:
+    rows = noise(5, 16)
+    found = digest_contents(rows)
+    known = [hashlib.blake2b(bytes(r.tolist()), digest_size=16, person=b"content") for r in rows]
+    assert [row.tobytes() for row in found] == [each.digest() for each in known]
+    assert not found_in(found, digest_split(rows, None).examples).any()
+    assert np.array_equal(digest_contents(rows.T.contiguous().T), found)
 
 
 def test_rows_that_do_not_lie_one_after_the_other() -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +20,14 @@ from zoo.api import Component, FinetuneConfig, PretrainConfig, SelfTrainConfig
 from zoo.digests import digest_split
 from zoo.errors import DataError, RunError, UsageError
 from zoo.export.runtime import open_session
-from zoo.pipeline import Workspace, identity, model_files
+from zoo.pipeline import Workspace, comparing, identity, leakage, model_files
+from zoo.pipeline import reporting as reporting_pipeline
+from zoo.pipeline.bench.labels import _check_data, _data
 from zoo.pipeline.evaluation import accuracy_once, load_classifier
 from zoo.pipeline.observing import observe
 from zoo.pipeline.steps import Steps
-from zoo.progress import reporting
+from zoo.progress import Once, Silent, reporting
+from zoo.record import PartRecord
 from zoo.report.facts import Absent
 from zoo.runs import Run
 from zoo.tasks import Finetuning
@@ -141,9 +145,9 @@ def test_test_examples_that_were_trained_on_are_refused(
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
     *lines, last = message.splitlines()
     assert lines == [
-        f"The test split of 'world' changed since run '{run.name}' was made: 4 of its 7 examples"
-        " are ones that the run was trained on: '3.png', '5.png', '7.png' and 1 more. What is"
-        " measured on them says nothing of new ones.",
+        f"The test split of 'world' changed since run '{run.name}' was made. The run was trained on"
+        " 4 of its 7 examples: '3.png', '5.png', '7.png' and 1 more. Accuracy on them does not"
+        " predict accuracy on new examples.",
         f"To measure on the other 3, type: {typed.format('evaluate')}",
         "To train anew on the data as they are, type:",
     ]
@@ -154,7 +158,7 @@ def test_test_examples_that_were_trained_on_are_refused(
     )
     target = tmp_path / "model.onnx"
     message = refused(lambda: pipeline.export(run, target, workspace=workspace))
-    assert typed.format("export") in message
+    assert f"the other 3, type, with your other options: {typed.format('export')}\n" in message
     assert not target.exists()
     assert not list(tmp_path.glob("*proof.json"))
     assert runs.load(run.folder).record.tests == []  # no model was asked
@@ -165,7 +169,7 @@ def test_without_names_they_are_told_by_their_places(workspace: Workspace, world
     run = finetuned(workspace)
     world.test = [100, 3, 101, 5]
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
-    assert "2 of its 4 examples are ones that the run was trained on: number 1, 3." in message
+    assert "The run was trained on 2 of its 4 examples: number 1, 3." in message
 
 
 def test_the_others_are_measured_and_the_record_says_so(workspace: Workspace, world: World) -> None:
@@ -204,6 +208,22 @@ def test_a_file_without_the_seen_is_proved_so_and_says_so(
     assert json.loads((bundled.folder / "model.json").read_text())["left_out"] == 2
 
 
+def test_a_file_stays_proved_when_what_it_left_out_is_taken_away(
+    workspace: Workspace, world: World
+) -> None:
+    run = finetuned(workspace)
+    world.test = [3, *range(100, 120), 5]
+    made = pipeline.export(run, without_seen=True, workspace=workspace)
+    row = next(row for row in made.proof.rows if row.name == "test examples new to the run")
+    for test in ([*range(100, 120)], [5, *range(100, 120)], [3, *range(100, 120), 5, 7]):
+        world.test = test
+        again = pipeline.validate(made.model, workspace=workspace)
+        assert (again.verdict, again.failures) == ("proved", [])
+        assert row in again.rows
+    world.test = [*range(100, 119)]
+    assert pipeline.validate(made.model, workspace=workspace).verdict == "failed"
+
+
 def test_an_older_file_fails_on_a_split_that_changed(workspace: Workspace, world: World) -> None:
     run = finetuned(workspace)
     made = pipeline.export(run, workspace=workspace)
@@ -223,13 +243,13 @@ def test_what_was_held_out_is_no_longer_new_either(workspace: Workspace, world: 
     world.test = list(range(60))
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
     assert (
-        "60 of its 60 examples are ones that the run was trained on (30) or validated on (30):"
+        "The run has seen 60 of its 60 examples (30 trained on, 30 validated on): '0.png'"
         in message
     )
-    assert "No other is left to measure on." in message
+    assert "All of them were seen, so there is nothing left to measure on.\n" in message
     assert "--without-seen" not in message
     message = refused(lambda: pipeline.evaluate(run, without_seen=True, workspace=workspace))
-    assert f"Run '{run.name}' has seen all 60 test examples of 'world': none is left" in message
+    assert f"Run '{run.name}' has seen all 60 test examples of 'world', so there is" in message
 
 
 def test_what_was_not_trained_on_may_become_a_test_example(
@@ -269,6 +289,8 @@ def test_a_split_that_changed_otherwise_is_told(
 
 def test_equal_examples_are_told_once_and_never_refused(workspace: Workspace, world: World) -> None:
     world.test = [0, 1, *range(100, 118)]
+    with reporting(Once(Silent())):  # nobody is told
+        finetuned(workspace)
     first = told(lambda: finetuned(workspace))
     assert first.about("world: 2 of 20 test examples are in another split too, as the data set")
     run = finetuned(workspace)
@@ -285,6 +307,9 @@ def test_equal_examples_are_told_once_and_never_refused(workspace: Workspace, wo
     assert (row.status, row.figure) == ("reported", "it has seen 2 of 20, as the data set was made")
     # Whoever wants them out asks for it.
     assert pipeline.evaluate(run, without_seen=True, workspace=workspace).left_out == 2
+    world.test = [0, 1, *range(100, 119)]
+    (text,) = told(lambda: pipeline.evaluate(run, workspace=workspace)).texts
+    assert text.endswith("21 now); the run has seen 2 of them, as the data set was made")
     # Another content is another thing to be told.
     world.test = [2, *range(100, 118)]
     assert told(lambda: finetuned(workspace)).about("world: 1 of 19 test examples")
@@ -304,6 +329,73 @@ def test_a_pretraining_and_its_finetuning_may_share_them(
     assert "'2.png'" in message
 
 
+# --- stored at another size ---------------------------------------------------------------
+
+
+def two_sizes(folder: Path, **changed: Any) -> tuple[Workspace, World, World]:
+    """Two data sets that share examples, which the second one stores at another size."""
+    small, large = World(train=list(range(60)), test=None), World(train=[*range(60, 90)], test=[])
+    small.contents = large.contents = True
+    large.test, large.shape = [0, 1, *range(100, 110)], (1, 8, 8)
+    return place(folder, small=small, large=large), small, large
+
+
+def test_what_a_data_set_says_it_is_made_of_is_known_at_any_size(tmp_path: Path) -> None:
+    workspace, _, large = two_sizes(tmp_path)
+    parent = pretrained(workspace, "small")
+    message = refused(lambda: finetuned(workspace, parent, "large"))
+    assert message.startswith(
+        f"The pretraining '{parent.name}' has seen 2 of the 12 test examples of 'large', which"
+    )
+    run = finetuned(workspace, parent, "large", without_seen=True)
+    data = run.record.data
+    assert data is not None
+    assert (data.trained, data.left_out, data.unknown) == (30, 2, [])
+    assert (data.contents, data.resized) == (True, True)
+    assert pipeline.evaluate(run, without_seen=True, workspace=workspace).left_out == 2
+    large.test = [*range(100, 110)]
+    assert not told(lambda: finetuned(workspace, parent, "large")).about("known")
+    large.test = [5, 60, *range(100, 110)]
+    message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
+    assert "has seen 2 of its 12 examples (1 trained on, 1 pretrained on): '5.png'" in message
+
+
+def test_the_same_bytes_are_known_whatever_they_are_said_to_be_made_of(
+    workspace: Workspace, world: World
+) -> None:
+    """As a picture that was saved once more, without a loss."""
+    world.contents = True
+    run = finetuned(workspace)
+    world.test, world.contents = [3, *range(100, 110)], False
+    assert "1 of its 11" in refused(lambda: pipeline.evaluate(run, workspace=workspace))
+
+
+@pytest.mark.parametrize("lacking", ["small", "large", "test"])
+def test_without_that_it_is_not_known(lacking: str, tmp_path: Path) -> None:
+    workspace, small, large = two_sizes(tmp_path)
+    small.contents = lacking != "small"
+    parent = pretrained(workspace, "small")
+    large.contents = lacking != "large"
+    if lacking == "test":
+        large.test = None
+    run = finetuned(workspace, parent, "large")
+    assert run.record.data is not None
+    (why,) = run.record.data.unknown
+    assert why == f"{parent.name} was trained on examples stored as 1×4×4, and these are 1×8×8"
+
+
+def test_what_is_known_by_that_alone_is_not_known_without(tmp_path: Path) -> None:
+    workspace, _, large = two_sizes(tmp_path)
+    teacher = pretrained(workspace, "small")
+    large.test = [*range(100, 110)]
+    run = finetuned(workspace, teacher, "large", finetune={"labels": 10})
+    large.contents = False
+    large.test = [0, *range(100, 110)]
+    taught = pipeline.self_train(run, training=ONCE, workspace=workspace)
+    assert taught.record.data is not None
+    assert taught.record.data.unknown == [f"{run.name} came of examples stored at another size"]
+
+
 # --- what a run starts from -----------------------------------------------------------------
 
 
@@ -315,12 +407,12 @@ def test_a_pretraining_that_saw_test_examples_is_refused(
     before = sorted(workspace.runs_root.iterdir())
     message = refused(lambda: finetuned(workspace, parent))
     assert message.splitlines()[:3] == [
-        f"4 of the 14 test examples of 'world' are ones that the pretraining '{parent.name}' has"
-        " seen, and that were no test examples when it was made: '0.png', '1.png', '2.png' and 1"
-        " more. What is measured on them says nothing of new ones.",
-        "To go on, and leave them out whenever it is measured (only the other 10 would be left),"
-        f" type: zoo finetune {parent.folder} --without-seen",
-        "To start anew from the data as they are, type:",
+        f"The pretraining '{parent.name}' has seen 4 of the 14 test examples of 'world', which were"
+        " no test examples when it was made: '0.png', '1.png', '2.png' and 1 more. Accuracy on them"
+        " does not predict accuracy on new examples.",
+        "To train even so, add --without-seen to `zoo finetune`. `evaluate` and `export` then need"
+        " --without-seen as well, and measure on the other 10.",
+        "To train anew on the data as they are, type:",
     ]
     assert " pretrain mlp -b widths=4 " in message.splitlines()[3]
     assert sorted(workspace.runs_root.iterdir()) == before  # no run was begun
@@ -330,7 +422,7 @@ def test_a_pretraining_that_saw_test_examples_is_refused(
     assert run.record.data.left_out == 4
     message = refused(lambda: pipeline.evaluate(run, workspace=workspace))
     assert message.startswith(
-        f"4 of the 14 test examples of 'world' are ones that run '{run.name}' was pretrained on:"
+        f"Run '{run.name}' was pretrained on 4 of the 14 test examples of 'world': '0.png', "
     )
     found = pipeline.evaluate(run, without_seen=True, workspace=workspace)
     assert (found.examples, found.left_out) == (10, 4)
@@ -346,11 +438,28 @@ def test_a_pile_that_holds_the_test_examples_is_refused(tmp_path: Path) -> None:
     parent = pretrained(workspace, "pile")
     message = refused(lambda: finetuned(workspace, parent, "pets"))
     assert "9 of the 9 test examples of 'pets'" in message
-    assert "(none would be left)" in message
-    pets.test = [*range(100, 110)]
-    assert (
-        pipeline.evaluate(finetuned(workspace, parent, "pets"), workspace=workspace).examples == 10
+    assert "All of them were seen, so there is nothing left to measure on.\n" in message
+    # Neither the same command again nor --without-seen would come to anything.
+    assert "--without-seen" not in message
+    assert message.endswith(
+        "\nTo start anew, pretrain on 'pets' itself, or take those examples out of 'pile', which"
+        f" '{parent.name}' was trained on, and pretrain again."
     )
+    pets.test = [*range(100, 110)]
+    run = finetuned(workspace, parent, "pets")
+    assert pipeline.evaluate(run, workspace=workspace).examples == 10
+    pets.test = [0, *range(100, 110)]
+    after = refused(lambda: pipeline.evaluate(run, workspace=workspace))
+    assert f"type: zoo evaluate {run.folder} --without-seen\n" in after
+    assert after.splitlines()[-1] == message.splitlines()[-1]
+
+
+def test_data_sets_of_one_name_are_told_apart_by_what_differs() -> None:
+    parts = [
+        PartRecord("folder", "zoo_folder", "1", {"path": path, "size": 32, "strict": False})
+        for path in ("/a", "/b\x1b")
+    ]
+    assert leakage._differing(*parts) == ["'folder' (path=/a)", "'folder' (path=/b\ufffd)"]
 
 
 def test_what_a_teacher_saw_its_pupil_is_taken_to_have_seen(
@@ -363,6 +472,7 @@ def test_what_a_teacher_saw_its_pupil_is_taken_to_have_seen(
     assert pupil.record.data.left_out == 2
     message = refused(lambda: finetuned(workspace, pupil))
     assert "2 of the 12 test examples of 'world'" in message
+    assert message.endswith(f"first train what taught '{pupil.name}' on the data as they are.")
 
 
 def test_a_self_training_holds_what_its_teacher_saw(workspace: Workspace, world: World) -> None:
@@ -379,10 +489,8 @@ def test_a_self_training_holds_what_its_teacher_saw(workspace: Workspace, world:
 
     message = refused(taught)
     assert (
-        f"1 of the 21 test examples of 'world' are ones that the finetuning '{teacher.name}'"
-        in message
+        f"The finetuning '{teacher.name}' has seen 1 of the 21 test examples of 'world'" in message
     )
-    assert f"type: zoo finetune {teacher.folder} --without-seen --self-train" in message
     run = taught(without_seen=True)
     assert pipeline.evaluate(run, without_seen=True, workspace=workspace).left_out == 1
 
@@ -402,28 +510,71 @@ def older(run: Run) -> Run:
 
 def test_a_run_made_before_says_so_and_goes_on(workspace: Workspace, world: World) -> None:
     run = older(finetuned(workspace))
-    said = f"{run.name} was made before digests were kept: whether it has seen a test example"
+    said = f"{run.name} was made before digests were kept: whether a test example was trained on"
     world.test = [1, 2, *range(100, 118)]
     assert told(lambda: pipeline.evaluate(run, workspace=workspace)).about(said)
     row = model_files.apart_row(model_files.read(run, workspace, "tests").held)
-    assert (row.status, row.figure) == ("reported", "not known: made before digests were kept")
+    figure = f"not known: {run.name} was made before digests were kept"
+    assert (row.status, row.figure) == ("reported", figure)
     assert "split changed" not in pipeline.report(run, workspace=workspace).report.read_text()
     message = refused(lambda: pipeline.evaluate(run, without_seen=True, workspace=workspace))
     assert "nobody knows which test examples it has seen" in message
 
 
-def test_what_comes_of_a_run_made_before_is_told_too(workspace: Workspace) -> None:
+def test_what_comes_of_a_run_made_before_is_told_too(workspace: Workspace, world: World) -> None:
     parent = older(pretrained(workspace))
     notes, made = Notes(), []
     with reporting(notes):
         made.append(finetuned(workspace, parent))
-    said = f"{parent.name} was made before digests were kept: what it saw is not known"
-    assert notes.about(said)
+    why = f"{parent.name} was made before digests were kept"
+    said = f"{why}: whether a test example was trained on is not known"
+    assert notes.texts.count(said) == 1
+    (run,) = made
+    assert run.record.data is not None
+    assert run.record.data.unknown == [why]
+    row = model_files.apart_row(model_files.read(run, workspace, "tests").held)
+    assert (row.status, row.figure) == ("reported", f"not known: {why}")
+    for deed in (
+        lambda: pipeline.evaluate(run, workspace=workspace),
+        lambda: pipeline.evaluate(run, without_seen=True, workspace=workspace),
+        lambda: pipeline.export(run, workspace=workspace),
+    ):
+        assert told(deed).texts.count(said) == 1
+    # Whatever else changes, nobody says that nothing was trained on.
+    world.test = list(range(100, 140))
+    notes = told(lambda: pipeline.evaluate(run, workspace=workspace))
+    assert notes.texts[-1].endswith("; none of them is known to have been trained on")
+
+
+def test_what_a_file_was_trained_on_is_not_known(workspace: Workspace, world: World) -> None:
+    """It was exported today, for all that is said of it."""
+    file = pipeline.export(finetuned(workspace), workspace=workspace).model
+    pupil = pretrained(workspace, objective=Component("distill", teacher=str(file)))
+    why = "model.onnx is a file, which does not say what it was trained on"
+    said = f"{why}: whether a test example was trained on is not known"
+    made: list[Run] = []
+    assert told(lambda: made.append(finetuned(workspace, pupil))).texts == [said]
     assert made[0].record.data is not None
-    assert made[0].record.data.unknown == [parent.name]
+    assert made[0].record.data.unknown == [why]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 4, 4)])
+def test_what_was_stored_at_another_size_is_not_known_again(
+    shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    """Its examples may be these test examples: as other bytes they have other digests."""
+    small, large = World(train=list(range(60)), test=None), World(train=[*range(60, 90)], test=[])
+    large.test, large.shape = [*range(9)], shape
+    workspace = place(tmp_path, small=small, large=large)
+    parent = pretrained(workspace, "small")
+    made: list[Run] = []
+    sizes = "×".join(map(str, shape))
+    why = f"{parent.name} was trained on examples stored as 1×4×4, and these are {sizes}"
+    small.contents = True  # it says so too late
+    notes = told(lambda: made.append(finetuned(workspace, parent, "large")))
+    assert notes.about(f"{why}: whether a test example was trained on is not known")
     row = model_files.apart_row(model_files.read(made[0], workspace, "tests").held)
-    assert row.figure == f"not known: what {parent.name} saw is not known"
-    assert row.status == "reported"
+    assert (row.status, row.figure) == ("reported", f"not known: {why}")
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "another's", "a folder"])
@@ -461,7 +612,8 @@ def test_a_test_split_that_cannot_be_read_stops_no_training(
     with reporting(notes):
         made.append(finetuned(workspace))
     assert notes.about(
-        "the test split cannot be read, and is not known: its files are not here yet"
+        "the test split cannot be read (its files are not here yet), so this run will not record"
+        " which examples are in it"
     )
     assert made[0].record.data is not None
     assert set(made[0].record.data.splits) == {"train"}
@@ -469,7 +621,7 @@ def test_a_test_split_that_cannot_be_read_stops_no_training(
     assert told(lambda: pipeline.evaluate(made[0], workspace=workspace)).texts == []
     world.test = [1, 2, 100]
     message = refused(lambda: pipeline.evaluate(made[0], workspace=workspace))
-    assert "2 of its 3 examples are ones that the run was trained on" in message
+    assert "The run was trained on 2 of its 3 examples" in message
 
 
 # --- going on, and what was recorded --------------------------------------------------------
@@ -557,8 +709,10 @@ def test_a_run_that_was_stopped_before_it_was_refused_is_refused(
     run = workspace.run
     assert run is not None
     message = refused(lambda: pipeline.resume(run, workspace=workspace))
-    assert message.startswith("4 of the 14 test examples of 'world' are ones that the pretraining")
-    assert f"zoo finetune {parent.folder} --without-seen" in message
+    assert message.startswith(
+        f"The pretraining '{parent.name}' has seen 4 of the 14 test examples of 'world'"
+    )
+    assert "add --without-seen to `zoo finetune`" in message
     assert runs.load(run.folder).record.error == f"DataError: {message}"
 
 
@@ -624,7 +778,7 @@ def test_a_run_is_used_again_for_the_same_data_alone(workspace: Workspace, world
     with reporting(notes):
         second, reused = made()
     assert (second.name != first.name, reused) == (True, 0)
-    assert notes.about(f"{first.name} was made of other data than are there now: not used")
+    assert notes.about(f"{first.name} was trained on data that has since changed, so it")
     assert made()[0].name == second.name
     older(second)
     assert made()[0].name == second.name
@@ -669,9 +823,75 @@ def test_runs_measured_on_several_test_splits_are_not_compared_silently(
     other = pipeline.compare(found, workspace=workspace)
     assert [row.against for row in other.rows] == [None, None]
     assert [note for note in other.notes if "test splits" in note] == [
-        "The runs on world were measured on several test splits: these stand in rows of their own."
+        "The runs on world were measured on several test splits: they are shown in separate rows."
         " To measure on one, type zoo evaluate RUN for each."
     ]
+
+
+def test_it_is_said_where_nobody_knows_on_which_test_split_runs_were_measured() -> None:
+    def compared(sha256: str | None) -> Any:
+        return SimpleNamespace(settings={"dataset": "world"}, test_sha256=sha256)
+
+    def said(*found: str | None) -> str:
+        return "".join(comparing._splits([compared(sha256) for sha256 in found]))
+
+    assert said("a", "a") == said(None, None) == ""
+    assert said("a", None, "a").startswith(
+        "Of some runs on world it was not kept which test split they were measured on: they are"
+    )
+    assert "several" not in said("a", None)
+    assert said("a", "b", None).startswith(
+        "The runs on world were measured on several test splits, and of some it was not kept which:"
+    )
+
+
+def test_runs_trained_on_other_examples_are_no_seeds_of_one_method(
+    workspace: Workspace, world: World
+) -> None:
+    def made(seed: int, pretraining: bool = False) -> Run:
+        training = {"seed": seed}
+        parent = pretrained(workspace, training=training) if pretraining else None
+        run = finetuned(workspace, parent, training=training)
+        pipeline.evaluate(run, workspace=workspace)
+        return runs.load(run.folder)
+
+    def methods(*found: Run) -> list[tuple[str, int]]:
+        compared = pipeline.compare(found, workspace=workspace)
+        return [(row.method, row.accuracy.count) for row in compared.rows]
+
+    first, second = made(0), made(1)
+    assert methods(first, second) == [("scratch", 2)]
+    before = made(0, pretraining=True)
+    world.train = [*world.train, 60, 61]
+    grown, after = made(1), made(1, pretraining=True)
+    (one, _), (other, _) = found = methods(first, grown)
+    assert [count for _, count in found] == [1, 1]
+    assert re.fullmatch(r"scratch, train data [0-9a-f]{12}", one)
+    assert re.fullmatch(r"scratch, train data [0-9a-f]{12}", other)
+    assert one != other
+    assert len(methods(before, after)) == 2
+    assert methods(older(first), older(second)) == [("scratch", 2)]
+    assert ("scratch, train data not kept", 1) in methods(runs.load(first.folder), grown)
+
+
+def test_what_was_pretrained_on_tells_runs_apart(workspace: Workspace, world: World) -> None:
+    """Even where it is no split that the finetuning reads."""
+    world.unlabelled = [70, 71]
+    parents = [pretrained(workspace, training={"seed": seed}) for seed in (0, 1)]
+    world.unlabelled = None
+    parents.append(pretrained(workspace, training={"seed": 1}))
+    found = [finetuned(workspace, each, training={"seed": each.record.seed}) for each in parents]
+    settings = [
+        comparing._settings(run.record, [parent.record])
+        for run, parent in zip(found, parents, strict=True)
+    ]
+    assert comparing._differences(settings[:2]) == {}
+    ((name, (split, lacked)),) = comparing._differences(settings[1:]).items()
+    assert (name, len(split), lacked) == ("pretraining.unlabelled data", 12, None)
+    world.unlabelled = [72]
+    taught = pipeline.self_train(found[2], training=ONCE, workspace=workspace).record
+    own = comparing._settings(taught, [found[2].record, parents[2].record])
+    assert own["self-training.train data"] == own["train data"] == own["pretraining.train data"]
 
 
 def test_the_command_says_what_was_left_out(workspace: Workspace, world: World, typed: Any) -> None:
@@ -706,6 +926,48 @@ def typed(workspace: Workspace, cli: Any, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr("zoo.cli.train.registry_of", lambda _: workspace.registry)
     monkeypatch.setattr("zoo.cli.options.registry_of", lambda _: workspace.registry)
     return cli
+
+
+def test_a_report_tells_of_the_reading_that_it_shows(workspace: Workspace, world: World) -> None:
+    def doubts() -> list[str]:
+        again = runs.load(run.folder)
+        return reporting_pipeline._doubts(again, workspace, reporting_pipeline._tested(again))
+
+    run = finetuned(workspace)
+    assert doubts() == []
+    world.test = [3, *range(100, 110), 5]
+    pipeline.evaluate(run, without_seen=True, workspace=workspace)
+    left_out = "2 more test examples were left out: the run has seen them."
+    assert doubts() == [left_out]
+    # Another verb, of another split: what is shown is what `evaluate` found.
+    world.test = list(range(100, 120))
+    pipeline.export(run, workspace=workspace)
+    changed = "The test split changed since the run was measured: 12 examples then, 20 now."
+    assert doubts() == [left_out, changed]
+    world.test = [3, *range(100, 110), 5]
+    assert doubts() == [left_out]
+    world.test = [3, *range(100, 110), 5, 7]
+    seen = "12 examples then, 13 now, 3 of which the run has seen in training."
+    assert doubts() == [left_out, f"The test split changed since the run was measured: {seen}"]
+    # The split that it was made with is not the one that was measured.
+    world.test = list(range(100, 120))
+    assert len(doubts()) == 2
+    pipeline.evaluate(run, workspace=workspace)
+    assert doubts() == []
+    world.fault = "its files are gone"
+    assert doubts() == []
+    (run.folder / FILE).write_bytes(b"")
+    (said,) = doubts()
+    assert said.startswith(f"'{run.folder / FILE}' is corrupt")
+
+
+def test_a_report_says_what_is_not_known(workspace: Workspace, world: World) -> None:
+    run = finetuned(workspace)
+    pipeline.evaluate(run, workspace=workspace)
+    world.test = list(range(100, 110))
+    text = pipeline.report(older(run), workspace=workspace).report.read_text()
+    assert "The run was made before digests were kept: whether a test example was trained" in text
+    assert "changed since the run was measured: 20 examples then, 10 now." in text
 
 
 def test_a_report_shows_no_examples_of_a_training_split_that_changed(
@@ -753,6 +1015,56 @@ def test_a_bench_does_not_go_on_with_other_data(
         f"'{tmp_path / 'bench'}' holds a bench of other data: the test split of 'world' changed."
         " Name another folder with -o."
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"data": {"train": "1", "test": "3"}}, "the test split of 'pets' changed"),
+        ({"data": {"train": "1"}}, "the test split of 'pets' changed"),
+        ({"data": {"train": "1", "test": "2", "unlabelled": "4"}}, "the unlabelled split of"),
+        ({"pretrain_data": {"train": "9", "unlabelled": "6"}}, "the train split of 'pile' changed"),
+        ({"pretrain_data": {"train": "5"}}, "the unlabelled split of 'pile' changed"),
+        ({"pretrain_data": {"train": "9"}, "pretrain_dataset": {"name": "heap"}}, ""),
+        ({"pretrain_data": None, "pretrain_dataset": None}, ""),
+    ],
+)
+def test_a_bench_of_a_split_that_changed_came_or_went_is_refused(
+    change: dict[str, Any], said: str
+) -> None:
+    before = {
+        "dataset": {"name": "pets"},
+        "data": {"train": "1", "test": "2"},
+        "pretrain_dataset": {"name": "pile"},
+        "pretrain_data": {"train": "5", "unlabelled": "6"},
+    }
+    folder = Path("bench")
+    if said:
+        message = refused(lambda: _check_data(folder, before, before | change), UsageError)
+        assert message.startswith("'bench' holds a bench of other data: " + said)
+    else:
+        _check_data(folder, before, before | change)
+    older = {"dataset": {"name": "pets"}, "pretrain_dataset": {"name": "pile"}}
+    _check_data(folder, older, before | change)  # of 0.1.0
+
+
+def test_a_bench_keeps_the_splits_that_it_pretrains_on(tmp_path: Path) -> None:
+    pets = World(train=list(range(60)), test=[*range(100, 110)])
+    pile = World(train=list(range(60, 90)), test=[*range(110, 120)], unlabelled=[150, 151])
+    workspace = place(tmp_path, pets=pets, pile=pile)
+    plan = SimpleNamespace(dataset=Component("pets"), pretrain_dataset=Component("pile"))
+    found = _data(workspace, plan)  # type: ignore[arg-type]
+    assert {name: set(splits) for name, splits in found.items()} == {
+        "data": {"train", "test"},
+        "pretrain_data": {"train", "unlabelled"},
+    }
+    pile.train = pile.train[1:]
+    now = _data(workspace, plan)  # type: ignore[arg-type]
+    assert now["data"] == found["data"]
+    assert now["pretrain_data"]["train"] != found["pretrain_data"]["train"]
+    plan.pretrain_dataset = None
+    assert _data(workspace, plan) == {"data": found["data"]}  # type: ignore[arg-type]
 
 
 def test_what_was_made_and_measured_without_the_seen_is_reproduced_so(tmp_path: Path) -> None:

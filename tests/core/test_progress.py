@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from zoo import api
-from zoo.progress import Live, Plain, Silent, current, reporting
+from zoo.api import note
+from zoo.progress import Live, Once, Plain, Silent, current, reporting
 
 
 class Clock:
@@ -69,6 +71,23 @@ def test_a_reporter_is_in_force_within_its_block() -> None:
             raise ValueError("boom")
         assert current() is outer
     assert isinstance(current(), Silent)
+
+
+def test_what_is_told_once_is_told_when_somebody_hears_it(tmp_path: Path) -> None:
+    memory, notes = tmp_path / "data" / "told", Notes()
+    note("two are alike", once=memory)
+    with reporting(Once(Silent())):
+        note("two are alike", once=memory)
+    assert not memory.parent.exists()
+    with reporting(Once(notes)):
+        note("two are alike", once=memory)
+    with reporting(notes):
+        note("two are alike", once=memory)
+        assert notes.kept == ["two are alike"]
+        note("others are", once=tmp_path / "others")
+        (tmp_path / "a file").touch()
+        note("it cannot be kept", once=tmp_path / "a file" / "told")
+    assert notes.kept == ["two are alike", "others are", "it cannot be kept"]
 
 
 def test_a_plugin_reaches_the_reporter_in_force(stream: io.StringIO) -> None:

@@ -143,7 +143,7 @@ def cut_digests(cache: Path, index: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (invert, "they are not those that were decoded: their SHA-256 is another"),
+        (invert, "their SHA-256 does not match"),
         (swap_contents, "their index is not that of these pictures"),
         (swap_labels, "their index is not that of these pictures"),
         (negative, "their index is damaged"),
@@ -201,7 +201,7 @@ def test_where_a_shared_folder_is_another_users_one_has_ones_own_beside_it(
     strangers(monkeypatch, theirs)
     found, notes = load(pets)
     assert same(found, before)
-    assert notes.about("belongs to another user, and is not believed")
+    assert len(notes.about("belongs to another user, and is not used")) == 1
     assert sorted(path.name for path in theirs.parent.iterdir()) == [
         theirs.name, f"{theirs.name}-{owner.user()}"
     ]  # fmt: skip
@@ -307,6 +307,8 @@ def test_pictures_that_look_alike_are_told_once(tmp_path: Path) -> None:
             for at in range(4):
                 photograph(first + 10 * number + at).save(root / split / name / f"{at}.png")
     again(photograph(11)).save(root / "test" / "dogs" / "sent on.jpg")
+    quiet = build(FolderConfig(path=str(root), size=48), tmp_path / "data")
+    quiet.train()  # decoded by somebody who is told nothing
     first, notes = load(root, size=48)
     assert notes.about("look nearly the same") == [
         "pets: 1 of 9 test pictures look nearly the same as one that is trained on, so accuracy"
@@ -337,6 +339,30 @@ def test_examples_have_the_names_of_their_files(pets: Path) -> None:
         splits["test"].names[4]
 
 
+def test_pictures_that_were_pretrained_on_at_another_size_are_known(
+    pets: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(runs=tmp_path / "runs", data=tmp_path / "data")
+    training = TrainConfig(epochs=1, validation=0, threads=1)
+    run = pipeline.pretrain(
+        Component("mlp", widths=(8,), features=4),
+        dataset=Component("folder", path=str(pets), size=SIZE),
+        training=training,
+        workspace=workspace,
+    )
+    trained_on = [Path(name) for name in load(pets)[0]["train"].names or ()]
+    tested = [Path(name) for name in load(pets)[0]["test"].names or ()]
+    for name in [*trained_on[:3], *trained_on[-3:], *tested]:
+        (pets / "test" / name.parent).mkdir(parents=True, exist_ok=True)
+        (pets / name).rename(pets / "test" / name)
+    (pets / "train").mkdir()
+    for name in ("cats", "dogs"):
+        (pets / name).rename(pets / "train" / name)
+    larger = Component("folder", path=str(pets), size=2 * SIZE)
+    with pytest.raises(Refused, match="has seen 6 of the 10 test examples of 'folder', which were"):
+        pipeline.finetune(run, dataset=larger, training=training, workspace=workspace)
+
+
 def test_pictures_that_were_trained_on_are_no_test_pictures(pets: Path, tmp_path: Path) -> None:
     """As one does who is told to make a test/: pictures move there from what was trained on."""
     workspace = Workspace(runs=tmp_path / "runs", data=tmp_path / "data")
@@ -346,6 +372,12 @@ def test_pictures_that_were_trained_on_are_no_test_pictures(pets: Path, tmp_path
         training=TrainConfig(epochs=1, validation=0, threads=1),
         workspace=workspace,
     )
+    contents = load(pets)[0]["test"].contents
+    assert contents is not None
+    assert [row.numpy().tobytes() for row in contents] == [
+        hashlib.sha256((pets / name).read_bytes()).digest()
+        for name in load(pets)[0]["test"].names or ()
+    ]
     honest = pipeline.evaluate(run, workspace=workspace)
     assert honest.examples == 4
     was_tested = {str(Path(name)) for name in load(pets)[0]["test"].names or ()}
@@ -362,7 +394,7 @@ def test_pictures_that_were_trained_on_are_no_test_pictures(pets: Path, tmp_path
     with pytest.raises(Refused) as caught:
         pipeline.evaluate(run, workspace=workspace)
     message = str(caught.value)
-    assert f"{seen} of its 8 examples are ones that the run was trained on: 'test/" in message
+    assert f"The run was trained on {seen} of its 8 examples: 'test/" in message
     assert f".png' and {seen - 3} more" in message
     with pytest.raises(Refused, match="changed since run"):
         pipeline.export(run, tmp_path / "pets.onnx", workspace=workspace)

@@ -153,7 +153,7 @@ def test_no_model_is_asked_of_the_test_split_and_the_record_not_touched(
     hits = round(evaluation.accuracy * evaluation.examples)
     text = page_of(run, odd).text
     assert f"{hits} of {evaluation.examples} examples are right" in text
-    assert "The test split changed since the run was made: 40 examples then, 40 now." in text
+    assert "The test split changed since the run was measured: 40 examples then, 40 now." in text
     split.test_seed = 0  # the training examples
     text = page_of(run, odd).text
     assert "40 examples then, 40 now, 40 of which the run has seen in training." in text

@@ -147,8 +147,8 @@ def _flags(command: click.Command) -> set[str]:
 @click.option(
     "--without-seen",
     is_flag=True,
-    help="Go on though RUN has seen what are test examples now; they are left out of every measure"
-    " that says --without-seen too.",
+    help="Train even though RUN has seen some of today's test examples. `evaluate` and `export`"
+    " then need --without-seen as well.",
 )
 @common(runs=True, data=True, quiet=True)
 @click.pass_context

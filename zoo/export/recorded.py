@@ -32,7 +32,7 @@ def identity(card: Card, reference: Reference | str) -> Iterator[Row]:
         yield Row("what its run records", "skipped", reference)
         return
     wanted = reference.card
-    rest = "run input components license layout batch precision target left_out"
+    rest = "run input components license layout batch precision target"
     wrong = [name for name in rest.split() if getattr(card, name) != getattr(wanted, name)]
     if set(card.metrics) != set(wanted.metrics):
         wrong.append("metrics")

@@ -12,6 +12,7 @@ from typing import Any
 from zoo.errors import RunError, UsageError, ZooError
 from zoo.evidence.rows import Measured, Row, rows
 from zoo.pipeline.bench.plan import SCRATCH, SELF_TRAINED
+from zoo.pipeline.identity import SPLITS
 from zoo.pipeline.lineage import ancestors_of
 from zoo.pipeline.reuse import HARMLESS
 from zoo.pipeline.workspace import Workspace
@@ -20,6 +21,8 @@ from zoo.runs import Run
 
 MACHINE = ("threads", "device", "devices", "strategy")
 PRETRAINING = "pretraining"
+UNKEPT = "not kept"
+"""What a run made before digests were kept was trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,14 +173,14 @@ def _settings(record: Record, parents: Sequence[Record]) -> dict[str, Any]:
         found |= _part(kind, getattr(record, kind))
     found |= record.finetune or {}
     taught = record if record.self_train is None else parents[0]
-    found |= _training(taught)
-    own = {} if taught is record else _training(record) | (record.self_train or {})
+    found |= _training(taught) | _data(taught)
+    own = {} if taught is record else _training(record) | _data(record) | (record.self_train or {})
     found |= {f"self-training.{name}": value for name, value in own.items()}
     parent = parents[-1] if parents else None
     if parent is None or parent.objective is None:
         return found | {"objective": None}
     own = _part("objective", parent.objective) | _training(parent)
-    own |= _part("dataset", parent.dataset)
+    own |= _part("dataset", parent.dataset) | _data(parent)
     own["seed"] = "the finetuning's" if parent.seed == record.seed else parent.seed
     objective = {name: own.pop(name) for name in list(own) if name.startswith("objective")}
     return found | objective | {f"{PRETRAINING}.{name}": value for name, value in own.items()}
@@ -191,6 +194,15 @@ def _part(kind: str, part: PartRecord) -> dict[str, Any]:
 def _training(record: Record) -> dict[str, Any]:
     left_out = (*HARMLESS, *MACHINE, "seed")
     return {name: value for name, value in record.training.items() if name not in left_out}
+
+
+def _data(record: Record) -> dict[str, str | None]:
+    """Return the SHA-256 of the splits that a run was trained on, short; None of one it lacked."""
+    names = SPLITS[:1] if record.kind == "finetune" and record.self_train is None else SPLITS
+    if record.data is None:
+        return {f"{name} data": UNKEPT for name in names}
+    splits = record.data.splits
+    return {f"{n} data": splits[n].sha256[:12] if n in splits else None for n in names}
 
 
 def _differences(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -287,11 +299,16 @@ def _splits(compared: Sequence[Compared]) -> list[str]:
         found.setdefault(data, set()).add(each.test_sha256)
         names[data] = each.settings["dataset"]
     said = []
-    for data in [data for data, splits in found.items() if len(splits) > 1]:
-        unknown = " (of some it was not kept which)" if None in found[data] else ""
+    for data, splits in [(data, splits) for data, splits in found.items() if len(splits) > 1]:
+        several = f"The runs on {names[data]} were measured on several test splits"
+        if len(splits) == 2 and None in splits:
+            several = f"Of some runs on {names[data]} it was not kept which test split they were"
+            several += " measured on"
+        elif None in splits:
+            several += ", and of some it was not kept which"
         said.append(
-            f"The runs on {names[data]} were measured on several test splits{unknown}: these stand"
-            " in rows of their own. To measure on one, type zoo evaluate RUN for each."
+            f"{several}: they are shown in separate rows. To measure on one, type zoo evaluate RUN"
+            " for each."
         )
     return said
 

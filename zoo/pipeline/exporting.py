@@ -202,6 +202,7 @@ def _evidence(
             raise
         reason = f"the run cannot be read again: {error}"
         return Evidence(reason, golden, reason, gates, others)
+    source = model_files.as_in(source, file.card)
     reference, remake = shrinking.traced(source, file)
     if other := model_files.other_versions(file.card):
         remake = f"made by {other}"

@@ -73,8 +73,8 @@ def finetune(
     one is resized, and its channels mapped, to the input the backbone was built for. `input` is
     what a backbone from scratch is built for, where that is not the data set's own.
     Raises `ZooError` before any data is loaded where the parts do not go together, and before any
-    training where the pretraining has seen what are test examples now; `without_seen` goes on, and
-    such examples are left out whenever the run is measured.
+    training where the pretraining has seen some of today's test examples. `without_seen` trains
+    even so; `evaluate` and `export` of the run then need it as well.
     """
     workspace = workspace or Workspace()
     training = make(TrainConfig, to_json(training or TrainConfig()))

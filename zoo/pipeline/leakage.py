@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Sequence
@@ -11,18 +12,22 @@ import numpy as np
 import torch
 
 from zoo.api import Examples
-from zoo.digests import Array, Digested, digest_split, found_in
-from zoo.errors import DataError
+from zoo.digests import Array, Digested, digest_split
+from zoo.errors import DataError, ZooError
 from zoo.pipeline import identity
 from zoo.pipeline.identity import Identity, Origin
+from zoo.pipeline.lineage import ancestors_of
 from zoo.pipeline.sameness import commands_anew, same_split, shown
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
-from zoo.record import DEEDS
+from zoo.record import DEEDS, PartRecord
 from zoo.runs import Run
 
 NAMED = 3
 """Examples of those refused that are named one by one."""
+
+FLATTERS = "Accuracy on them does not predict accuracy on new examples."
+ALL_SEEN = "All of them were seen, so there is nothing left to measure on."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +35,13 @@ class Held:
     """What of a test split is measured on, once it was held against what a run has seen.
 
     `examples` are left of `total`, and have the SHA-256 `sha256`. The run has seen `seen` of all;
-    `leaked` of these were no test examples when it was made. `doubt` says why that is not known.
+    `leaked` of these were no test examples when it was made. `doubt` says why it may have seen
+    more. `whole` is the SHA-256 of all.
     """
 
     examples: Examples
     sha256: str
+    whole: str
     total: int
     seen: int = 0
     leaked: int = 0
@@ -47,8 +54,8 @@ class Held:
     @property
     def reading(self) -> dict[str, Any]:
         """What the record of a reading says of the examples."""
-        left_out = {"left_out": self.left_out} if self.left_out else {}
-        return {"test_sha256": self.sha256, **left_out}
+        left_out = {"left_out": self.left_out, "whole_sha256": self.whole}
+        return {"test_sha256": self.sha256, **(left_out if self.left_out else {})}
 
 
 def hold(
@@ -70,57 +77,56 @@ def hold(
     total, sha256 = len(examples), digested.sha256
     known = identity.read(run)
     if known is None:
-        doubt = "made before digests were kept"
-        current().note(f"{run.name} was {doubt}: whether it has seen a test example is not known")
+        doubt = identity.UNKEPT.format(run.name)
+        identity.tell_unknown([doubt])
         if without_seen:
             raise DataError(
-                f"Run '{run.name}' was {doubt}, so nobody knows which test examples it has seen."
-                " Train it again, or leave --without-seen out."
+                f"Run '{run.name}' was made before digests were kept, so nobody knows which test"
+                " examples it has seen. Train it again, or leave --without-seen out."
             )
-        return Held(examples=examples, sha256=sha256, total=total, doubt=doubt)
+        return Held(examples=examples, sha256=sha256, whole=sha256, total=total, doubt=doubt)
     assert run.record.data is not None
-    seen = found_in(digested.examples, known.seen)
-    leaked = known.leaked(digested.examples)
+    unknown = run.record.data.unknown
+    seen, leaked = digested.among(known.seen), known.leaked(digested)
     if leaked.any() and refuse and not without_seen:
         raise DataError(_refusal(run, known, digested, leaked, workspace, by))
+    identity.tell_unknown(unknown)
     if not leaked.any():
-        _tell_change(run, digested.sha256, total)
+        _tell_change(run, digested.sha256, total, int(seen.sum()))
     if without_seen and seen.any():
         examples = _without(run, examples, seen, workspace)
         sha256 = digest_split(examples.inputs, examples.labels).sha256
-    others = ", ".join(run.record.data.unknown)
     return Held(
         examples=examples,
         sha256=sha256,
+        whole=digested.sha256,
         total=total,
         seen=int(seen.sum()),
         leaked=int(leaked.sum()),
-        doubt=f"what {others} saw is not known" if others else "",
+        doubt="; ".join(unknown),
     )
 
 
 def check_origin(
     origin: Origin | None, parent: Run | None, name: str, workspace: Workspace
 ) -> None:
-    """Refuse, before a run is made, test examples that what it starts from has seen; `DataError`.
+    """Refuse, before anything is trained, test examples that what it starts from has seen; `DataError`.
 
     `name` is the data set's.
     """
     if origin is None or origin.test is None or parent is None or not origin.leaked.any():
         return
     count, total = int(origin.leaked.sum()), len(origin.test)
-    deed = DEEDS[parent.record.kind]
-    go_on = f"zoo finetune {shlex.quote(str(parent.folder))} --without-seen"
-    if parent.record.kind == "finetune":
-        go_on += " --self-train"
-    left = f"only the other {total - count:,}" if count < total else "none"
+    others = (
+        "To train even so, add --without-seen to `zoo finetune`. `evaluate` and `export` then need"
+        f" --without-seen as well, and measure on the other {total - count:,}."
+    )
     raise DataError(
-        f"{count:,} of the {total:,} test examples of '{name}' are ones that the {deed}"
-        f" '{parent.name}' has seen, and that were no test examples when it was made:"
-        f" {which(origin.test.names, origin.leaked)}. What is measured on them says nothing of new"
-        f" ones.\nTo go on, and leave them out whenever it is measured ({left} would be left),"
-        f" type: {go_on}\nTo start anew from the data as they are, type:"
-        f"{commands_anew(parent, workspace)}"
+        f"The {DEEDS[parent.record.kind]} '{parent.name}' has seen {count:,} of the {total:,} test"
+        f" examples of '{name}', which were no test examples when it was made:"
+        f" {which(origin.test.names, origin.leaked)}. {FLATTERS}\n"
+        + (others if count < total else ALL_SEEN)
+        + f"\n{_anew(parent, origin.dataset, workspace)}"
     )
 
 
@@ -143,48 +149,85 @@ def _refusal(
         "validated on": known.held_out,
         "pretrained on": known.pretrained,
     }
-    counts = {s: int(found_in(test.examples[leaked], some).sum()) for s, some in sorts.items()}
-    told = " or ".join(
-        sort if number == count else f"{sort} ({number:,})"
-        for sort, number in counts.items()
-        if number
-    )
-    subject = (
-        f"{count:,} of the {total:,} test examples of '{name}' are ones that run '{run.name}' was"
-        if same_split(run, "test", test)  # they were left out when it was made
-        else f"The test split of '{name}' changed since run '{run.name}' was made: {count:,} of its"
-        f" {total:,} examples are ones that the run was"
-    )
+    counts = {sort: int((test.among(some) & leaked).sum()) for sort, some in sorts.items()}
+    sort = next((sort for sort, number in counts.items() if number == count), "")
+    told = f"was {sort}" if sort else "has seen"
+    each = ", ".join(f"{number:,} {sort}" for sort, number in counts.items() if number)
+    each = "" if sort else f" ({each})"
+    if same_split(run, "test", test):  # they were left out when it was made
+        subject = f"Run '{run.name}' {told} {count:,} of the {total:,} test examples of '{name}'"
+    else:
+        subject = f"The test split of '{name}' changed since run '{run.name}' was made. The run"
+        subject += f" {told} {count:,} of its {total:,} examples"
     typed = shlex.quote(str(run.folder))
-    others = f"To measure on the other {total - count:,}, type: zoo {by} {typed} --without-seen"
+    rest = "" if by == "evaluate" else ", with your other options"
+    others = f"To measure on the other {total - count:,}, type{rest}: zoo {by} {typed}"
     return (
-        f"{subject} {told}: {which(test.names, leaked)}. What is measured on them says nothing of"
-        " new ones.\n"
-        + (others if count < total else "No other is left to measure on.")
-        + f"\nTo train anew on the data as they are, type:{commands_anew(run, workspace)}"
+        f"{subject}{each}: {which(test.names, leaked)}. {FLATTERS}\n"
+        + (f"{others} --without-seen" if count < total else ALL_SEEN)
+        + f"\n{_anew(run, run.record.dataset, workspace)}"
     )
+
+
+def _anew(run: Run, dataset: PartRecord, workspace: Workspace) -> str:
+    """Say how one comes to a run that has seen no test example of a data set as it is.
+
+    The commands that the run was made by do where all of it is of this data set: training leaves
+    test examples out. Of another one they would come to the same.
+    """
+    chain = [run]
+    with contextlib.suppress(ZooError):
+        chain += ancestors_of(run, workspace)
+    for each in chain:
+        record = each.record
+        if record.teachers:
+            return f"To start anew, first train what taught '{each.name}' on the data as they are."
+        if (record.dataset.name, record.dataset.options) != (dataset.name, dataset.options):
+            mine, theirs = _differing(dataset, record.dataset)
+            return (
+                f"To start anew, pretrain on {mine} itself, or take those examples out of {theirs},"
+                f" which '{each.name}' was trained on, and pretrain again."
+            )
+    return f"To train anew on the data as they are, type:{commands_anew(run, workspace)}"
+
+
+def _differing(*parts: PartRecord) -> list[str]:
+    """Name data sets with the options in which they differ."""
+    told = []
+    for part in parts:
+        own = [k for k, v in part.options.items() if any(o.options.get(k) != v for o in parts)]
+        options = ", ".join(f"{k}={shown(part.options[k])}" for k in own)
+        same = len({each.name for each in parts}) == 1
+        told.append(f"'{part.name}'" + f" ({options})" * same)
+    return told
 
 
 def _without(run: Run, examples: Examples, seen: Array, workspace: Workspace) -> Examples:
     if seen.all():
         raise DataError(
             f"Run '{run.name}' has seen all {len(seen):,} test examples of"
-            f" '{run.record.dataset.name}': none is left to measure on. To train anew on the data"
-            f" as they are, type:{commands_anew(run, workspace)}"
+            f" '{run.record.dataset.name}', so there is nothing left to measure on.\n"
+            + _anew(run, run.record.dataset, workspace)
         )
     left = torch.from_numpy(np.flatnonzero(~seen))
     assert examples.labels is not None  # a test split has them
     return Examples(inputs=examples.inputs[left], labels=examples.labels[left])
 
 
-def _tell_change(run: Run, sha256: str, total: int) -> None:
-    """Tell of a test split that changed, and has nothing that the run has seen."""
+def _tell_change(run: Run, sha256: str, total: int, seen: int) -> None:
+    """Tell of a test split that changed, though the run has seen no more of it than when made."""
     assert run.record.data is not None
     before = run.record.data.splits.get("test")
     if before is None or before.sha256 == sha256:
         return
     counts = f"{before.examples:,} examples then, {total:,} now"
+    if seen:
+        found = f"the run has seen {seen:,} of them, as the data set was made"
+    elif run.record.data.unknown:
+        found = "none of them is known to have been trained on"
+    else:
+        found = "none of them was trained on"
     current().note(
         f"the test split of {run.record.dataset.name} changed since {run.name} was made ({counts});"
-        " none of them was trained on"
+        f" {found}"
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from zoo.errors import UsageError, ZooError
+from zoo.digests import Digested
+from zoo.errors import RunError, UsageError, ZooError
 from zoo.folders import check_writable, write_atomic
 from zoo.pipeline import observing
 from zoo.pipeline.evaluation import describe
-from zoo.pipeline.identity import digest_test, read
+from zoo.pipeline.identity import UNKEPT, Identity, digest_test, read
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.report import configuration, outcomes, records
@@ -71,13 +74,13 @@ def gather(run: Run, workspace: Workspace) -> Facts:
     lineage = records.lineage_of(run, workspace.runs_root)
     parents = [step.record for step in lineage if step.record]
     seen = observing.observe(run, workspace)
-    record = run.record
+    record, tested = run.record, _tested(run)
     return Facts(
         record=record,
         metrics=run.metrics(),
         parameters=seen.parameters,
-        tested=_tested(run),
-        doubts=_doubts(run, workspace),
+        tested=tested,
+        doubts=_doubts(run, workspace, tested),
         autoencoded=seen.autoencoded,
         mapped=seen.mapped,
         looked=seen.looked,
@@ -89,30 +92,56 @@ def gather(run: Run, workspace: Workspace) -> Facts:
     )
 
 
-# never elsewhere: digest_test
-def _doubts(run: Run, workspace: Workspace) -> list[str]:
-    """Hold the last reading of the test split against the split as it is; no model is asked."""
-    readings = [test for test in run.record.tests if "accuracy" in test]
-    if not readings:
+def _doubts(run: Run, workspace: Workspace, tested: Outcomes | Absent | None) -> list[str]:
+    """Hold the reading that a report shows against the test split as it is."""
+    shown = _reading(run, tested)
+    if shown is None:
         return []
-    last, said = readings[-1], []
-    if left_out := last.get("left_out"):
+    said = []
+    if left_out := shown.get("left_out"):
         said.append(f"{left_out:,} more test examples were left out: the run has seen them.")
-    with contextlib.suppress(ZooError):  # a data set that is gone: what it lacks is told elsewhere
-        test = digest_test(*describe(run, workspace))
+    try:
         known = read(run)
-        if test is not None and known is not None:
-            leaked = int(known.leaked(test.examples).sum())
-            before = run.record.data and run.record.data.splits.get("test")
-            if before and before.sha256 != test.sha256:
-                seen = f", {leaked:,} of which the run has seen in training" if leaked else ""
-                said.append(
-                    f"The test split changed since the run was made: {before.examples:,} examples"
-                    f" then, {len(test):,} now{seen}."
-                )
+        unknown = [UNKEPT.format("The run")] if run.record.data is None else run.record.data.unknown
+        said += [f"{why}: whether a test example was trained on is not known." for why in unknown]
+        said += _change(shown, known, _test_split(run, workspace))
+    except RunError as error:
+        said.append(str(error))
     for text in said:
         current().note(f"{run.name}: {text}")
     return said
+
+
+def _reading(run: Run, tested: Outcomes | Absent | None) -> dict[str, Any] | None:
+    """Return the reading by `evaluate` that a report shows; None where there is none."""
+    readings = run.record.evaluations
+    when = tested.when if isinstance(tested, Outcomes) else None
+    shown = [reading for reading in readings if reading.get("when") == when] or readings
+    return shown[-1] if shown else None
+
+
+# never elsewhere: digest_test
+def _test_split(run: Run, workspace: Workspace) -> Digested | None:
+    """Digest the test split as it is, no model is asked; None where it is gone."""
+    with contextlib.suppress(ZooError):  # what a report lacks without it is told elsewhere
+        return digest_test(*describe(run, workspace))
+    return None
+
+
+def _change(
+    reading: dict[str, Any], known: Identity | None, test: Digested | None
+) -> Iterator[str]:
+    """Say how a test split differs from the one that was measured, if that is known."""
+    left_out = reading.get("left_out", 0)
+    measured = reading.get("whole_sha256" if left_out else "test_sha256")
+    if test is None or measured in (None, test.sha256):
+        return
+    leaked = 0 if known is None else int(known.leaked(test).sum())
+    seen = f", {leaked:,} of which the run has seen in training" if leaked else ""
+    yield (
+        f"The test split changed since the run was measured: {reading['examples'] + left_out:,}"
+        f" examples then, {len(test):,} now{seen}."
+    )
 
 
 def _tested(run: Run) -> Outcomes | Absent | None:

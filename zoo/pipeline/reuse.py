@@ -87,7 +87,9 @@ class Earlier:
             if run.name in self._passed_over or (run.record.recipe or {}).get("key") != key:
                 continue
             if not fits(run):
-                current().note(f"{run.name} was made of other data than are there now: not used")
+                current().note(
+                    f"{run.name} was trained on data that has since changed, so it is not reused"
+                )
                 continue
             if found is None or run.record.status == "finished":
                 found = run

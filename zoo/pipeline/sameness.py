@@ -59,11 +59,12 @@ def change_of_split(run: Run, name: str, split: Digested) -> str:
     if same_split(run, name, split) is not False:
         return ""
     assert run.record.data is not None
-    before = run.record.data.splits[name].examples
-    counts = f"{before:,} examples then, {len(split):,} now"
+    data = run.record.data
+    counts = f"{data.splits[name].examples:,} examples then, {len(split):,} now"
     known = read(run)
     if known is not None:
-        used = np.concatenate([known.trained, known.held_out])
+        # Digests of what the examples are made of follow, where there are some.
+        used = np.concatenate([known.trained[: data.trained], known.held_out[: data.held_out]])
         gone = len(used) - int(found_in(used, split.examples).sum())
         counts += (
             f"; {gone:,} of the {len(used):,} that the run used are gone"

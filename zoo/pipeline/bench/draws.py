@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zoo.api import Component, Dataset
-from zoo.data import checked, labelled
+from zoo.data import labelled
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import choose
 from zoo.pipeline.bench.plan import component_json, resolved
@@ -58,9 +58,7 @@ def draws(
 def train_labels(workspace: Workspace, dataset: Component, data: Dataset) -> torch.Tensor:
     """Return the labels of the training split."""
     part = choose(workspace, "dataset", dataset)
-    with assembly.guarded(part.entry, "loaded"):
-        loaded = data.train()
-    labels = checked(loaded, data.input.shape, len(data.classes), part.entry.owner).labels
+    labels = assembly.load_split(part, data, data.train, len(data.classes)).labels
     assert labels is not None
     return labels
 

@@ -34,6 +34,9 @@ from zoo.pipeline.steps import going_on
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import Once, clock, current, reporting
 
+DATA = {"data": "dataset", "pretrain_data": "pretrain_dataset"}
+"""Where the settings of a bench keep the SHA-256 of a data set's splits, and which it is."""
+
 
 def bench_labels(
     dataset: str | Component | None = None,
@@ -87,7 +90,7 @@ def bench_labels(
         device=device,
         recipe=recipe,
     )
-    fixed = settings(plan) | {"data": _data(workspace, plan)}
+    fixed = settings(plan) | _data(workspace, plan)
     folder = _folder(output, fixed, workspace)
     keys = {plan.key(workspace, cell): cell for cell in plan.cells}
     there = launcher_of(launcher, workspace, jobs, threads, device)
@@ -122,11 +125,36 @@ def _make(
         )
 
 
-def _data(workspace: Workspace, plan: Plan) -> dict[str, str]:
-    """Return the SHA-256 of each split that classifiers are trained and measured on."""
-    part = choose(workspace, "dataset", plan.dataset)
-    splits = splits_of(part, build_dataset(workspace, part))
-    return {name: split.sha256 for name, split in splits.items()}
+def _data(workspace: Workspace, plan: Plan) -> dict[str, dict[str, str]]:
+    """Return the SHA-256 of each split that is trained and measured on, by what `DATA` names."""
+    found = {}
+    for data, name in DATA.items():
+        if (component := getattr(plan, name)) is None:
+            continue
+        part = choose(workspace, "dataset", component)
+        splits = splits_of(part, build_dataset(workspace, part))
+        if data != "data":
+            splits.pop("test", None)  # nothing is measured on it
+        found[data] = {name: split.sha256 for name, split in splits.items()}
+    return found
+
+
+def _check_data(output: Path, before: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Refuse a bench whose data sets have other splits now; `UsageError`.
+
+    What was not kept is not held against anything: data sets before 0.2.0, and one that the bench
+    did not pretrain on.
+    """
+    for data, name in DATA.items():
+        known, now = before.get(data), fixed.get(data)
+        if known is None or now is None or before.get(name) != fixed[name]:
+            continue
+        changed = [each for each in {**known, **now} if known.get(each) != now.get(each)]
+        if changed:
+            raise UsageError(
+                f"'{output}' holds a bench of other data: the {' and '.join(changed)} split of"
+                f" '{fixed[name]['name']}' changed. Name another folder with -o."
+            )
 
 
 def _folder(output: Path | None, fixed: dict[str, Any], workspace: Workspace) -> Path:
@@ -150,11 +178,5 @@ def _folder(output: Path | None, fixed: dict[str, Any], workspace: Workspace) ->
                 f"'{output}' holds another bench: its {part} is {said(before[part])}, and this"
                 f" one's is {said(value)}. Name another folder with -o."
             )
-    known = before.get("data", {})  # not kept before 0.2.0
-    changed = [name for name, sha256 in fixed["data"].items() if known.get(name, sha256) != sha256]
-    if changed:
-        raise UsageError(
-            f"'{output}' holds a bench of other data: the {' and '.join(changed)} split of"
-            f" '{fixed['dataset']['name']}' changed. Name another folder with -o."
-        )
+    _check_data(output, before, fixed)
     return output
