@@ -110,9 +110,9 @@ def hold(
 def check_origin(
     origin: Origin | None, parent: Run | None, name: str, workspace: Workspace
 ) -> None:
-    """Refuse, before anything is trained, test examples that what it starts from has seen; `DataError`.
+    """Refuse, before anything is trained, test examples that what it starts from has seen.
 
-    `name` is the data set's.
+    `name` is the data set's. Raises `DataError`.
     """
     if origin is None or origin.test is None or parent is None or not origin.leaked.any():
         return
