@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from zoo import pipeline
 from zoo.api import ImageInput, Preprocessing
-from zoo.errors import ModelFileError, PluginFault
+from zoo.errors import ModelFileError, OutOfMemory, PluginFault
 from zoo.export import asking
 from zoo.export.budget import Budget
 from zoo.export.card import Card
@@ -235,7 +235,7 @@ def test_rounding_alone_is_no_fault() -> None:
     classifier = classifier_of(Layer(standardized, averages=averages), 36)
     ends = extremes(INPUT)
     original = Original(classifier)
-    exact = original.exact(ends)
+    exact = original.exact(ends, len(ends))
     assert exact is not None
     off = np.abs(original.logits(ends, len(ends)) - exact).max(axis=1)
     assert off[NAMES.index("all largest")] > 1e-3  # else this proves nothing
@@ -243,6 +243,66 @@ def test_rounding_alone_is_no_fault() -> None:
     proof = prove_it(classifier)
     assert row(proof, "extreme inputs").status == "passed"
     assert row(proof, "PyTorch, one and two").status == "passed"
+
+
+class Doubtful(nn.Module):
+    """Says what it is asked in double precision, for which there is memory for so many examples."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.seen = most, list[int]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.dtype == torch.float64:
+            self.seen.append(len(inputs))  # a copy of the module has the same list
+            if len(inputs) > self.most:
+                raise MemoryError
+        return inputs.flatten(1)
+
+    def __deepcopy__(self, memo: Any) -> Doubtful:
+        return self
+
+
+def in_doubt(most: int) -> tuple[asking.Questions, Doubtful]:
+    encoder = Doubtful(most)
+    reference = reference_of(classifier_of(encoder, 36))
+    return asking.questions(CARD, reference, Budget(Cost(macs=1, activations=1))), encoder
+
+
+def test_double_precision_is_asked_extreme_inputs_alone_within_memory() -> None:
+    asked, encoder = in_doubt(2)
+    assert asked.logits is not None
+    assert not asked.differ(asked.logits, asked.logits).any()
+    test_example = asked.logits + np.eye(len(asked.logits), 1)
+    assert asked.differ(test_example, asked.logits).tolist() == [True] + 23 * [False]
+    assert encoder.seen == []
+    extreme_one = asked.logits + np.eye(len(asked.logits), 1, -16)
+    assert asked.differ(extreme_one, asked.logits).sum() == 1
+    assert encoder.seen == [8, 4, 2, 2, 2, 2]
+
+
+def test_where_double_precision_ends_memory_is_named() -> None:
+    asked, _ = in_doubt(0)
+    with pytest.raises(OutOfMemory, match=r"PyTorch ran out of memory on a single example\."):
+        _ = asked.bounds
+
+
+@pytest.mark.parametrize("side", [6, 224])
+def test_large_pictures_are_asked_few_at_a_time_as_small_ones_are(side: int) -> None:
+    """Golden vectors are fewer there, for they are written into a file."""
+    input = ImageInput(channels=3, height=side, width=side)
+    preprocess = Preprocess(input, input, Preprocessing())
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = Classifier(preprocess, pooled, nn.Linear(3, 3)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (20, *input.shape), dtype=np.uint8)
+    card, original = dataclasses.replace(CARD, input=input), Original(classifier)
+    logits = original.logits(images, 20)
+    reference = Reference(images, logits.argmax(1), logits, logits, card, original)
+    asked = asking.questions(card, reference, Budget(Cost(macs=1, activations=1)))
+    answers = Tried((asked.logits, None))
+    found = list(asking.few_at_a_time(card, asked, answers))  # type: ignore[arg-type]
+    assert all(each.figure.endswith("; 16 test examples and 8 extreme inputs") for each in found)
+    assert len(found) == 2
 
 
 # --- one at a time ---------------------------------------------------------------------------
