@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from zoo import pipeline
 from zoo.api import ImageInput, Preprocessing
 from zoo.errors import ModelFileError, OutOfMemory, PluginFault
-from zoo.export import asking
+from zoo.export import asking, trials
 from zoo.export.budget import Budget
 from zoo.export.card import Card
 from zoo.export.comparison import softmax32
@@ -29,6 +29,7 @@ from zoo.export.modelfile import open_model
 from zoo.export.original import Original
 from zoo.export.proof import Evidence, Proof, Reference, Row, prove
 from zoo.export.runtime import open_session
+from zoo.export.runtimes import Answer
 from zoo.export.seal import BLANK, KEY, seal
 from zoo.export.trials import Tried
 from zoo.export.work import Cost
@@ -80,17 +81,23 @@ def prove_it(
     graph: ModelProto | None = None,
     others: bool = True,
     damage: Callable[[ModelProto], None] | None = None,
+    card: Card = CARD,
+    runtimes: tuple[str, ...] = (),
 ) -> Proof:
     """Export a classifier and prove the file; golden vectors it has none."""
 
     def make(opset: int) -> bytes:
-        return finished(to_graph(classifier, INPUT, opset=opset), CARD)
+        return finished(to_graph(classifier, INPUT, opset=opset), card)
 
-    data = make(18) if graph is None else finished(graph, CARD)
+    data = make(18) if graph is None else finished(graph, card)
     if damage is not None:
         data = resealed(data, damage)
     evidence = Evidence(
-        reference_of(classifier), "not needed", lambda: data, at_opset=make if others else None
+        dataclasses.replace(reference_of(classifier), card=card),
+        "not needed",
+        lambda: data,
+        others=runtimes,
+        at_opset=make if others else None,
     )
     return prove(open_model(Path("model.onnx"), data), evidence)
 
@@ -477,6 +484,56 @@ def test_onnx_reference_is_not_alone_where_onnxruntime_is_wrong_too() -> None:
     proof = prove_it(classifier_of(Layer(stretched), 100), damage=other)
     assert row(proof, "onnx.reference").status == "failed"
     assert failure(proof).startswith("the exported graph does not reproduce PyTorch (")
+
+
+def test_onnx_reference_alone_is_no_excuse_for_a_smaller_file() -> None:
+    """It is held against its twin, within wider bounds: that reproduces nothing of PyTorch."""
+    card = dataclasses.replace(CARD, precision="fp16", quantization={"max_drop": 0.005})
+    proof = prove_it(classifier_of(Layer(stretched), 100), card=card)
+    assert [each.name for each in proof.failures] == ["onnx.reference"]
+    assert "alone" not in row(proof, "onnx.reference").figure
+
+
+def answering(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[np.ndarray[Any, Any]], Any]
+) -> None:
+    """Let another runtime answer what onnxruntime does, changed."""
+
+    def run(name: str, data: bytes, inputs: np.ndarray[Any, Any], **options: Any) -> Answer:
+        logits, likely = open_session(Path("model.onnx"), data).run(inputs)
+        return Answer(name, "1", change(likely), change(logits))
+
+    monkeypatch.setattr(trials, "run", run)
+
+
+def test_onnx_reference_is_not_alone_where_another_runtime_says_otherwise_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    classifier = classifier_of(Layer(stretched), 100)
+    answering(monkeypatch, lambda array: array)
+    proof = prove_it(classifier, others=False, runtimes=("odd",))
+    assert row(proof, "onnx.reference").figure.startswith("it alone answers otherwise")
+    answering(monkeypatch, lambda array: array[:, ::-1])
+    proof = prove_it(classifier, others=False, runtimes=("odd",))
+    assert row(proof, "odd").figure.startswith("DIFFERS: ")
+    assert row(proof, "onnx.reference").status == "failed"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda array: array[:, :1], lambda array: np.hstack([array, array]), lambda array: array[:3]],
+    ids=["one class", "more classes", "fewer examples"],
+)
+def test_answers_of_another_shape_are_another_runtimes_fault(
+    change: Callable[[np.ndarray[Any, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, change)
+    proof = prove_it(classifier_of(nn.Flatten(), 36), runtimes=("odd",))
+    assert row(proof, "odd").status == "reported"
+    assert row(proof, "odd").figure == (
+        "DIFFERS: inf off, 20 labels differ in 20 examples; 8 of 8 extreme inputs differ; version 1"
+    )
+    assert sound(proof), failure(proof)
 
 
 def test_a_session_answers_what_predict_may_hand_on(trained: Any) -> None:
