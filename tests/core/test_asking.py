@@ -154,6 +154,11 @@ SMALL: dict[str, Callable[[Tensor], Tensor]] = {
     "x / (n + 1e-8)": lambda x: x / (x.norm(dim=1, keepdim=True) + 1e-8),
     "x * (1 + 1e-6)": lambda x: (x * (1 + 1e-6) - x) * 1e6,
     "x / (1 - 1e-6)": lambda x: (x / (1 - 1e-6) - x) * 1e6,
+    "relu of clip": lambda x: F.relu(x.clamp(-2, -1)),
+    "clip of clip": lambda x: x.clamp(0, 1).clamp(2, 3),
+    "clip of relu": lambda x: F.relu(x).clamp(-2, -1),
+    "min of max": lambda x: x.clamp(min=2).clamp(max=1),
+    "max of min": lambda x: x.clamp(max=1).clamp(min=2),
 }
 
 
