@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from zoo.errors import OutOfMemory, ZooError, first_line
 from zoo.export import asking, trials
 from zoo.export.agreement import Agreement, Drop
 from zoo.export.budget import Budget, drawn
@@ -222,7 +223,12 @@ def _exact(found: Comparison) -> Iterator[Row]:
 def _again(file: ModelFile, remake: Callable[[], bytes] | str) -> Row:
     if isinstance(remake, str):
         return Row("exported again", "skipped", remake)
-    made = remake()
+    try:
+        made = remake()
+    except OutOfMemory:
+        raise
+    except ZooError as error:
+        return Row("exported again", "failed", f"it cannot be exported again: {first_line(error)}")
     figure = "the same bytes" if made == file.data else f"other bytes, {len(made):,} of them"
     return judged("exported again", made == file.data, figure)
 

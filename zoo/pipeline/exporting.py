@@ -90,7 +90,10 @@ def export(
     with cpu_threads(run.record.threads), _advising(memory, "No file was written: "):
         source = model_files.read(run, workspace, "export", memory, without_seen=without_seen)
         current().note("exporting")
-        made = shrinking.make(source, config)
+        try:
+            made = shrinking.make(source, config, memory)
+        except ProofError as error:
+            raise ProofError(f"No file was written: {error}") from error
         with workshop(target) as folder:
             candidate = folder / target.name
             candidate.write_bytes(made.data)
@@ -98,10 +101,11 @@ def export(
             file = _opened(candidate, made.data)
             evidence = Evidence(
                 reference=_apart(
-                    source, shrinking.reference_of(source, file, made.twin, made.samples)
+                    source,
+                    shrinking.reference_of(source, file, made.twin, made.samples, memory),
                 ),
                 golden=_own_golden(source, made),
-                remake=lambda: shrinking.make_again(source, file),
+                remake=lambda: shrinking.make_again(source, file, memory=memory),
                 runtimes=gates,
                 others=others,
                 at_opset=_at_opset(source, file),
@@ -202,7 +206,7 @@ def _evidence(
             raise
         reason = f"the run cannot be read again: {error}"
         return Evidence(reason, golden, reason, gates, others)
-    reference, remake = shrinking.traced(source, file)
+    reference, remake = shrinking.traced(source, file, memory)
     if other := model_files.other_versions(file.card):
         remake = f"made by {other}"
     evidence = Evidence(_apart(source, reference), golden, remake, gates, others)

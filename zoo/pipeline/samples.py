@@ -42,8 +42,12 @@ class Samples:
 
     @property
     def digest(self) -> str:
-        """The first 16 characters of the SHA-256 of the calibration examples, for the metadata."""
-        return hashlib.sha256(self.calibration.tobytes()).hexdigest()[:16]
+        """The first 16 characters of the SHA-256 of all of them, for the metadata."""
+        digest = hashlib.sha256()
+        for part in (self.calibration, self.choosing, self.labels, self.proving):
+            digest.update(f"{part.shape}".encode())
+            digest.update(part.tobytes())
+        return digest.hexdigest()[:16]
 
 
 def drawn(source: Source, budget: Budget) -> Samples:
