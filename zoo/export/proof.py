@@ -183,13 +183,14 @@ def _split(card: Card, found: Comparison | None, examples: int, beside: Agreemen
         yield judged("same accuracy", abs(found.drop) <= slack, accuracies)
     else:
         most = float((card.quantization or {}).get("max_drop", 0.0))
-        same = examples - found.flips - len(found.ties)
-        both = Agreement(same + beside.alike, examples + beside.examples)
+        test = Agreement(examples - found.flips - len(found.ties), examples)
+        both = Agreement(test.alike + beside.alike, examples + beside.examples)
         figure = both.figure(most)
         if beside.examples:
-            figure += f": {same:,} of {examples:,} test examples, {beside.alike:,} of"
-            figure += f" {beside.examples:,} others"
-        yield judged(AGREEMENT, both.enough(most), figure)
+            figure += f": {test.alike:,} of {examples:,} test examples"
+            figure += "" if test.enough(most) else f" ({test.bound(most)})"
+            figure += f", {beside.alike:,} of {beside.examples:,} others"
+        yield judged(AGREEMENT, both.enough(most) and test.enough(most), figure)
         sides = (found.reference_accuracy, found.onnx_accuracy)
         before, after = (round(each * examples) for each in sides)
         drop = Drop(before, after, examples)
