@@ -98,7 +98,14 @@ class ProofError(ZooError):
 
 
 class OutOfMemory(ZooError):
-    """Memory ended: what was asked for may be right, and was not finished."""
+    """Memory ended: what was asked for may be right, and was not finished.
+
+    `batch` is how many examples there were at a time, where fewer may be asked.
+    """
+
+    def __init__(self, message: str, batch: int | None = None) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class TrainingError(ZooError):
@@ -141,7 +148,9 @@ def ran_out(error: BaseException | str) -> bool:
     """Tell whether an error, or what a library said, is of memory that could not be had."""
     if isinstance(error, BaseException):
         causes = [error, *(each for each in (error.__cause__, error.__context__) if each)]
-        return any(isinstance(each, MemoryError) or ran_out(str(each)) for each in causes)
+        return any(
+            isinstance(each, MemoryError | OutOfMemory) or ran_out(str(each)) for each in causes
+        )
     return any(sign in error.lower() for sign in MEMORY_SIGNS)
 
 

@@ -352,6 +352,26 @@ def test_a_batch_of_one_that_is_treated_differently_is_found() -> None:
     ]
 
 
+@pytest.mark.parametrize("batch", [None, 3])
+def test_less_memory_makes_none_of_the_smallest_batches_smaller(batch: int | None) -> None:
+    class Narrow(nn.Module):
+        most = 100
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if len(inputs) > self.most:
+                raise MemoryError
+            return inputs.flatten(1)
+
+    encoder = Narrow()
+    reference = reference_of(classifier_of(encoder, 36))
+    card = dataclasses.replace(CARD, batch=batch)
+    encoder.most = 1
+    asked = asking.questions(card, reference, Budget(Cost(macs=1, activations=1)))
+    with pytest.raises(OutOfMemory, match=f"on a batch of {batch or 2}") as raised:
+        list(asking.few_at_a_time(card, asked, Tried()))
+    assert raised.value.batch == batch
+
+
 def test_answers_that_depend_on_the_batch_are_told_from_that() -> None:
     classifier = classifier_of(Layer(lambda x: (x + 3 * x.mean(0, keepdim=True)).flatten(1)), 36)
     [said, _] = asked_alone(classifier)

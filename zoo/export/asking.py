@@ -129,8 +129,8 @@ def few_at_a_time(card: Card, asked: Questions, answers: Tried[Answers]) -> Iter
     for size in sizes:
         try:
             found.append(original.logits(asked.images, size))
-        except OutOfMemory:
-            raise
+        except OutOfMemory as error:  # no limit of memory makes these batches smaller
+            raise OutOfMemory(str(error), card.batch) from error
         except Exception as error:
             figure = f"a component cannot answer a batch of {size}: {_reason(error)}"
             yield Row(name, "failed", figure)

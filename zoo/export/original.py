@@ -77,7 +77,7 @@ def _in_batches(
     except Exception as error:
         if ran_out(error):
             what = "a single example" if batch == 1 else f"a batch of {batch}"
-            raise OutOfMemory(f"PyTorch ran out of memory on {what}.") from error
+            raise OutOfMemory(f"PyTorch ran out of memory on {what}.", batch) from error
         raise
     for part in parts:  # of one example a component may answer with an axis less
         if part.ndim != 2 or len(part) != batch:

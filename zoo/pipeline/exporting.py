@@ -87,7 +87,8 @@ def export(
     if target.suffix != ".onnx":
         named = target.with_suffix(".onnx")
         raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
-    with cpu_threads(run.record.threads), _advising(memory, "No file was written: "):
+    way = "Type --batch {}" if config.batch else ""
+    with cpu_threads(run.record.threads), _advising(memory, "No file was written: ", way):
         source = model_files.read(run, workspace, "export", memory, without_seen=without_seen)
         current().note("exporting")
         try:
@@ -155,7 +156,8 @@ def validate(
     gates, others = _chosen(runtimes, file.card.target or None)
     found = workspace.finetuned(run) if run is not None else _origin(file, workspace)
     golden = _golden_beside(file, found)
-    with _advising(memory, "The proof was not finished: "):
+    way = "Type: zoo export RUN --batch {}" if file.card.batch else ""
+    with _advising(memory, "The proof was not finished: ", way):
         if isinstance(found, str):
             return prove(file, Evidence(found, golden, found, gates, others), memory=memory)
         with cpu_threads(found.record.threads):
@@ -219,18 +221,25 @@ def _apart(source: Source, reference: Reference) -> Reference:
 
 
 @contextlib.contextmanager
-def _advising(memory: int, what: str) -> Iterator[None]:
-    """Say what to type where memory ends, whoever is the first to meet its end."""
+def _advising(memory: int, what: str, way: str) -> Iterator[None]:
+    """Say what to type where memory ends, whoever is the first to meet its end.
+
+    `way` is what makes a smaller batch of a fixed one; empty for a file that takes any. Where it
+    is not the batch that does not fit, neither helps.
+    """
     try:
         yield
     except Exception as error:
         if not ran_out(error):
             raise
-        said = (
-            str(error) if isinstance(error, OutOfMemory) else f"Memory ended: {first_line(error)}."
-        )
-        less = max(LEAST, memory // 4)
-        ways = f"Type --memory {size_text(less)}, or close" if less < memory else "Close"
+        said, batch = f"Out of memory: {first_line(error)}.", 1
+        if isinstance(error, OutOfMemory):
+            said, batch = str(error), error.batch or 1
+        less, ways = max(LEAST, memory // 4), "Close"
+        if batch > 1 and way:
+            ways = f"{way.format(batch // 2)}, or close"
+        elif batch > 1 and less < memory:
+            ways = f"Type --memory {size_text(less)}, or close"
         raise OutOfMemory(f"{what}{said} {ways} other programs.") from error
 
 
