@@ -23,6 +23,7 @@ from zoo.export import asking, trials
 from zoo.export.budget import Budget
 from zoo.export.card import Card
 from zoo.export.comparison import softmax32
+from zoo.export.evidence import infinite
 from zoo.export.extremes import NAMES, extremes
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import open_model
@@ -422,10 +423,10 @@ class Masked(nn.Module):
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (torch.ones(6, 6, dtype=torch.bool).triu(1), "all; constants that hold an infinity: 1"),
+        (torch.ones(6, 6, dtype=torch.bool).triu(1), "all; 1 constant contains infinity"),
         (
             nn.Transformer.generate_square_subsequent_mask(6),
-            "all; constants that hold an infinity: encoder.mask",
+            "all; encoder.mask contains infinity",
         ),
     ],
     ids=["boolean", "minus infinity"],
@@ -443,8 +444,23 @@ def test_a_mask_that_makes_answers_infinite_is_named() -> None:
     )
     said = row(prove_it(classifier), "finite outputs").figure
     assert said == (
-        "PyTorch itself: not finite on 20 of 20 test examples; head.1.mask holds an infinity"
+        "PyTorch itself: not finite on 20 of 20 test examples; head.1.mask contains infinity"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "said"),
+    [
+        (["a.mask"], 1, "a.mask contains infinity"),
+        (["a.mask", "b.mask"], 2, "a.mask, b.mask contain infinity"),
+        ([], 1, "1 constant contains infinity"),
+        ([], 3, "3 constants contain infinity"),
+    ],
+)
+def test_what_contains_infinity_is_named_or_counted(
+    names: list[str], count: int, said: str
+) -> None:
+    assert infinite(names, count) == said
 
 
 def test_trained_weights_that_are_not_finite_are_named() -> None:

@@ -21,7 +21,7 @@ from zoo.export.comparison import (
     relative,
     softmax,
 )
-from zoo.export.evidence import PYTORCH, Reference, Row, judged
+from zoo.export.evidence import PYTORCH, Reference, Row, infinite, judged
 from zoo.export.extremes import NAMES, extremes
 from zoo.export.golden import chosen
 from zoo.export.original import Original
@@ -146,7 +146,7 @@ def few_at_a_time(card: Card, asked: Questions, answers: Tried[Answers]) -> Iter
     if answers.value is None:
         yield Row(name, "failed", answers.problem)
     elif asked.differ(said := answers.value[0], found[0]).any():
-        yield Row(name, "failed", f"otherwise than PyTorch: {_difference(said, found[0])}")
+        yield Row(name, "failed", f"differs from PyTorch: {_difference(said, found[0])}")
     else:
         far = _furthest(said, found[0], asked)
         yield Row(name, "passed", f"{far:.1e} of the largest logit off PyTorch's; {asked.said}")
@@ -212,7 +212,7 @@ def _named(wrong: Array) -> str:
 
 def _infinite(asked: Questions) -> str:
     names = asked.original.infinite if asked.original else []
-    return f"; {', '.join(names)} holds an infinity" if names else ""
+    return f"; {infinite(names)}" if names else ""
 
 
 def _reason(error: Exception) -> str:
