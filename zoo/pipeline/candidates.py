@@ -20,6 +20,9 @@ from zoo.export.trials import run_all
 from zoo.export.work import cost_of
 from zoo.pipeline.samples import Samples
 
+DRAFT = Path("the model")
+"""What a file that has no place yet is called in messages."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
@@ -110,5 +113,5 @@ def budget_of(model: bytes, memory: int = MEMORY) -> Budget:
 def answers(data: bytes, images: Array, memory: int = MEMORY) -> tuple[Array, Array]:
     """Run a file that may not be sealed yet, and is opened for it alone."""
     size = budget_of(data, memory).batch(quantization.BATCH)
-    session = open_session(Path("the model"), data, sealed=False, lean=True)
+    session = open_session(DRAFT, data, sealed=False, lean=True)
     return run_all(session, images, size)

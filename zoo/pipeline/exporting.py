@@ -32,7 +32,7 @@ from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
 from zoo.folders import check_writable, workshop, write_atomic
 from zoo.pipeline import model_files, shrinking
-from zoo.pipeline.candidates import Candidate
+from zoo.pipeline.candidates import DRAFT, Candidate
 from zoo.pipeline.lineage import KEY, lineage
 from zoo.pipeline.model_files import Source
 from zoo.pipeline.workspace import Workspace
@@ -91,15 +91,12 @@ def export(
     with cpu_threads(run.record.threads), _advising(memory, "No file was written: ", way):
         source = model_files.read(run, workspace, "export", memory, without_seen=without_seen)
         current().note("exporting")
-        try:
+        with _unwritten(DRAFT):
             made = shrinking.make(source, config, memory)
-        except ProofError as error:
-            raise ProofError(f"No file was written: {error}") from error
-        with workshop(target) as folder:
-            candidate = folder / target.name
+        with workshop(target) as folder, _unwritten(candidate := folder / target.name):
             candidate.write_bytes(made.data)
             current().note("proving with onnxruntime")
-            file = _opened(candidate, made.data)
+            file = open_model(candidate, made.data)
             evidence = Evidence(
                 reference=_apart(
                     source,
@@ -126,13 +123,14 @@ def export(
     return Exported(target, len(made.data), proof, made.candidates)
 
 
-def _opened(draft: Path, data: bytes) -> ModelFile:
-    """Open a file that nobody has seen yet: what is wrong with it is told without its path."""
+@contextlib.contextmanager
+def _unwritten(draft: Path) -> Iterator[None]:
+    """Say that no file was written; what is wrong with a draft is told without its path."""
     try:
-        return open_model(draft, data)
-    except ModelFileError as error:
+        yield
+    except (ModelFileError, ProofError) as error:
         said = str(error).replace(f"'{draft}'", "what was exported")
-        raise ModelFileError(f"No file was written: {said}") from error
+        raise type(error)(f"No file was written: {said}") from error
 
 
 def validate(
