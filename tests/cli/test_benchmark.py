@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from zoo import pipeline
 from zoo.errors import ModelFileError, UsageError
 from zoo.export import timing
 from zoo.export.targets import ExportConfig
+from zoo.pipeline import Workspace
 from zoo.pipeline.affordable import Allowance, Pace, paced
 from zoo.pipeline.benchmarking import Measured, Timing, _percentile, _slower, benchmark
 from zoo.pipeline.timed_sides import Side, open_file
@@ -29,11 +32,13 @@ SHORT = ("--runs", "10", "--warmup", "1", "--seconds", "1", "--quiet")
 @pytest.fixture(scope="module")
 def fixed(trained_once: Any, made_once: Callable[..., Path]) -> Path:
     """A file of a fixed batch of 4, outside its run's folder."""
-    run, workspace = trained_once.finetuned, trained_once.workspace
 
     def export(folder: Path) -> None:
         path, config = folder / "fixed.onnx", ExportConfig(batch=4)
-        pipeline.export(run, path, config=config, workspace=workspace)
+        with tempfile.TemporaryDirectory() as place:  # each export is written into its run
+            runs = shutil.copytree(trained_once.runs, Path(place) / "runs")
+            run, workspace = runs / trained_once.finetuned.name, Workspace(runs=runs)
+            pipeline.export(run, path, config=config, workspace=workspace)
 
     return made_once(export) / "fixed.onnx"
 
