@@ -147,10 +147,10 @@ def first_line(error: BaseException) -> str:
 def ran_out(error: BaseException | str) -> bool:
     """Tell whether an error, or what a library said, is of memory that could not be had."""
     if isinstance(error, BaseException):
+        if isinstance(error, OutOfMemory):
+            return True
         causes = [error, *(each for each in (error.__cause__, error.__context__) if each)]
-        return any(
-            isinstance(each, MemoryError | OutOfMemory) or ran_out(str(each)) for each in causes
-        )
+        return any(isinstance(each, MemoryError) or ran_out(str(each)) for each in causes)
     return any(sign in error.lower() for sign in MEMORY_SIGNS)
 
 
