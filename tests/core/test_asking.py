@@ -25,6 +25,7 @@ from zoo.export.card import Card
 from zoo.export.comparison import softmax32
 from zoo.export.evidence import infinite
 from zoo.export.extremes import NAMES, extremes
+from zoo.export.golden import Golden
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import open_model
 from zoo.export.original import Original
@@ -525,6 +526,19 @@ def test_onnx_reference_is_not_alone_where_onnxruntime_is_wrong_too() -> None:
     proof = prove_it(classifier_of(Layer(stretched), 100), damage=other)
     assert row(proof, "onnx.reference").status == "failed"
     assert failure(proof).startswith("the exported graph does not reproduce PyTorch (")
+
+
+def test_without_the_run_golden_vectors_are_what_is_reproduced() -> None:
+    classifier = classifier_of(Layer(stretched), 100)
+    said = reference_of(classifier)
+    golden = Golden(said.images, said.labels, said.logits, softmax32(said.logits))
+    file = open_model(Path("model.onnx"), finished(to_graph(classifier, INPUT), CARD))
+    found = row(prove(file, Evidence("gone", golden, "gone")), "onnx.reference")
+    assert found.status == "skipped"
+    assert found.figure.startswith(
+        "it alone answers otherwise, onnxruntime reproduces the golden vectors: "
+    )
+    assert row(prove(file, Evidence("gone", "none", "gone")), "onnx.reference").status == "failed"
 
 
 def test_onnx_reference_alone_is_no_excuse_for_a_smaller_file() -> None:
