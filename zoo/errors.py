@@ -118,7 +118,14 @@ class ProofError(ZooError):
 
 
 class OutOfMemory(ZooError):
-    """Memory ended: what was asked for may be right, and was not finished."""
+    """Memory ended: what was asked for may be right, and was not finished.
+
+    `batch` is how many examples there were at a time, where fewer may be asked.
+    """
+
+    def __init__(self, message: str, batch: int | None = None) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class TrainingError(ZooError):

@@ -338,10 +338,10 @@ def test_logits_that_are_not_finite_fail_it(infinite_logits: Path, runner: Run) 
     """Though every probability is as recorded."""
     lines = failed(runner(infinite_logits, "selftest"))
     assert len(lines) == 10  # the golden tensors at two batch sizes, eight pictures
-    assert all(line.endswith("the model answers with no number") for line in lines)
+    assert all(line.endswith("the model's output contains NaN or infinity") for line in lines)
     done = runner(infinite_logits, infinite_logits / "golden" / "grey.png")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: the model answers with no number.\n"
+    assert done.stderr == "Error: the model's output contains NaN or infinity.\n"
 
 
 def golden_changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -136,7 +136,7 @@ TABLE: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
     "a PyTorch file": (pytorch, "zip archive, as a PyTorch file is", ""),
     "one bit": (one_bit, "was changed after it was exported", ""),
     "text that is not UTF-8": (no_text, "is corrupt: a 'key' of it is not UTF-8", "can load"),
-    "a weight that is no number": (changed(no_number), "is not finite", "answers with no number"),
+    "a weight that is no number": (changed(no_number), "is not finite", "gives NaN or infinity"),
     "opset 99": (changed(opset_99), "opset 99 and IR version 8; this onnx knows", "can load"),
     "IR 99": (changed(ir_99), "IR version 99", "can load"),
     "unknown operator": (changed(unknown_operator), "unknown operators: Castle", "can load"),

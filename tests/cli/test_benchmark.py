@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from zoo import pipeline
 from zoo.errors import ModelFileError, UsageError
 from zoo.export import timing
 from zoo.export.targets import ExportConfig
+from zoo.pipeline import Workspace
 from zoo.pipeline.affordable import Allowance, Pace, paced
 from zoo.pipeline.benchmarking import Measured, Timing, _percentile, _slower, benchmark
-from zoo.pipeline.timed_sides import open_file
+from zoo.pipeline.timed_sides import Side, open_file
 
 Cli = Callable[..., Any]
 SHORT = ("--runs", "10", "--warmup", "1", "--seconds", "1", "--quiet")
@@ -29,11 +32,13 @@ SHORT = ("--runs", "10", "--warmup", "1", "--seconds", "1", "--quiet")
 @pytest.fixture(scope="module")
 def fixed(trained_once: Any, made_once: Callable[..., Path]) -> Path:
     """A file of a fixed batch of 4, outside its run's folder."""
-    run, workspace = trained_once.finetuned, trained_once.workspace
 
     def export(folder: Path) -> None:
         path, config = folder / "fixed.onnx", ExportConfig(batch=4)
-        pipeline.export(run, path, config=config, workspace=workspace)
+        with tempfile.TemporaryDirectory() as place:  # each export is written into its run
+            runs = shutil.copytree(trained_once.runs, Path(place) / "runs")
+            run, workspace = runs / trained_once.finetuned.name, Workspace(runs=runs)
+            pipeline.export(run, path, config=config, workspace=workspace)
 
     return made_once(export) / "fixed.onnx"
 
@@ -106,6 +111,24 @@ def test_the_smallest_batch_is_measured_whatever_it_takes_in_fewer_rounds() -> N
         "m.onnx had 2 of 5 rounds at batch 4",
     ]
     assert notes[1].endswith("a run takes about 2 s. For all of them: --seconds 10")
+
+
+def test_a_batch_that_was_left_out_is_not_run_for_the_next_file() -> None:
+    """Nor is another that does not fit, now that it is known how long an example takes."""
+    called: list[int] = []
+
+    def ask(order: dict[str, Any]) -> dict[str, Any]:
+        called.append(order["first"])
+        return {"first_seconds": 1.0, "seconds": 0.1 * order["first"]}
+
+    side, notes = Side(ask, {"first_seconds": {}}), list[str]()
+    for batches in ([1, 64], [1, 64], [64], [64, 32], [4]):
+        side.add("PyTorch", batches, Allowance(seconds=5.0), notes)
+    assert called == side.batches == [1, 4]
+    assert [note.partition(":")[0] for note in notes] == [
+        "PyTorch was not run at batch 64",
+        "PyTorch was not run at batch 32",
+    ]
 
 
 def test_what_is_left_out_is_told(cli: Cli, trained: Any) -> None:

@@ -31,7 +31,7 @@ PASSING = (
     torch.OutOfMemoryError("CUDA out of memory."),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     MemoryError(),
-    errors.OutOfMemory("Memory ended."),
+    errors.OutOfMemory("Out of memory."),
     errors.DataUnavailable("The decoded pictures cannot be kept: No space left on device."),
     errors.TrainingError("Process 2 of 2 was ended by SIGKILL."),
     errors.RunError("The examples are not those that this run began with. Bring them back."),

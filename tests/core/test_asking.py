@@ -18,17 +18,20 @@ from torch.nn import functional as F
 
 from zoo import pipeline
 from zoo.api import ImageInput, Preprocessing
-from zoo.errors import ModelFileError, PluginFault
-from zoo.export import asking
+from zoo.errors import ModelFileError, OutOfMemory, PluginFault
+from zoo.export import asking, trials
 from zoo.export.budget import Budget
 from zoo.export.card import Card
 from zoo.export.comparison import softmax32
+from zoo.export.evidence import infinite
 from zoo.export.extremes import NAMES, extremes
+from zoo.export.golden import Golden
 from zoo.export.graph import finished, to_graph
 from zoo.export.modelfile import open_model
 from zoo.export.original import Original
 from zoo.export.proof import Evidence, Proof, Reference, Row, prove
 from zoo.export.runtime import open_session
+from zoo.export.runtimes import Answer
 from zoo.export.seal import BLANK, KEY, seal
 from zoo.export.trials import Tried
 from zoo.export.work import Cost
@@ -80,17 +83,23 @@ def prove_it(
     graph: ModelProto | None = None,
     others: bool = True,
     damage: Callable[[ModelProto], None] | None = None,
+    card: Card = CARD,
+    runtimes: tuple[str, ...] = (),
 ) -> Proof:
     """Export a classifier and prove the file; golden vectors it has none."""
 
     def make(opset: int) -> bytes:
-        return finished(to_graph(classifier, INPUT, opset=opset), CARD)
+        return finished(to_graph(classifier, INPUT, opset=opset), card)
 
-    data = make(18) if graph is None else finished(graph, CARD)
+    data = make(18) if graph is None else finished(graph, card)
     if damage is not None:
         data = resealed(data, damage)
     evidence = Evidence(
-        reference_of(classifier), "not needed", lambda: data, at_opset=make if others else None
+        dataclasses.replace(reference_of(classifier), card=card),
+        "not needed",
+        lambda: data,
+        others=runtimes,
+        at_opset=make if others else None,
     )
     return prove(open_model(Path("model.onnx"), data), evidence)
 
@@ -147,6 +156,11 @@ SMALL: dict[str, Callable[[Tensor], Tensor]] = {
     "x / (n + 1e-8)": lambda x: x / (x.norm(dim=1, keepdim=True) + 1e-8),
     "x * (1 + 1e-6)": lambda x: (x * (1 + 1e-6) - x) * 1e6,
     "x / (1 - 1e-6)": lambda x: (x / (1 - 1e-6) - x) * 1e6,
+    "relu of clip": lambda x: F.relu(x.clamp(-2, -1)),
+    "clip of clip": lambda x: x.clamp(0, 1).clamp(2, 3),
+    "clip of relu": lambda x: F.relu(x).clamp(-2, -1),
+    "min of max": lambda x: x.clamp(min=2).clamp(max=1),
+    "max of min": lambda x: x.clamp(max=1).clamp(min=2),
 }
 
 
@@ -235,7 +249,7 @@ def test_rounding_alone_is_no_fault() -> None:
     classifier = classifier_of(Layer(standardized, averages=averages), 36)
     ends = extremes(INPUT)
     original = Original(classifier)
-    exact = original.exact(ends)
+    exact = original.exact(ends, len(ends))
     assert exact is not None
     off = np.abs(original.logits(ends, len(ends)) - exact).max(axis=1)
     assert off[NAMES.index("all largest")] > 1e-3  # else this proves nothing
@@ -243,6 +257,66 @@ def test_rounding_alone_is_no_fault() -> None:
     proof = prove_it(classifier)
     assert row(proof, "extreme inputs").status == "passed"
     assert row(proof, "PyTorch, one and two").status == "passed"
+
+
+class Doubtful(nn.Module):
+    """Says what it is asked in double precision, for which there is memory for so many examples."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.seen = most, list[int]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.dtype == torch.float64:
+            self.seen.append(len(inputs))  # a copy of the module has the same list
+            if len(inputs) > self.most:
+                raise MemoryError
+        return inputs.flatten(1)
+
+    def __deepcopy__(self, memo: Any) -> Doubtful:
+        return self
+
+
+def in_doubt(most: int) -> tuple[asking.Questions, Doubtful]:
+    encoder = Doubtful(most)
+    reference = reference_of(classifier_of(encoder, 36))
+    return asking.questions(CARD, reference, Budget(Cost(macs=1, activations=1))), encoder
+
+
+def test_double_precision_is_asked_extreme_inputs_alone_within_memory() -> None:
+    asked, encoder = in_doubt(2)
+    assert asked.logits is not None
+    assert not asked.differ(asked.logits, asked.logits).any()
+    test_example = asked.logits + np.eye(len(asked.logits), 1)
+    assert asked.differ(test_example, asked.logits).tolist() == [True] + 23 * [False]
+    assert encoder.seen == []
+    extreme_one = asked.logits + np.eye(len(asked.logits), 1, -16)
+    assert asked.differ(extreme_one, asked.logits).sum() == 1
+    assert encoder.seen == [8, 4, 2, 2, 2, 2]
+
+
+def test_where_double_precision_ends_memory_is_named() -> None:
+    asked, _ = in_doubt(0)
+    with pytest.raises(OutOfMemory, match=r"PyTorch ran out of memory on a single example\."):
+        _ = asked.bounds
+
+
+@pytest.mark.parametrize("side", [6, 224])
+def test_large_pictures_are_asked_few_at_a_time_as_small_ones_are(side: int) -> None:
+    """Golden vectors are fewer there, for they are written into a file."""
+    input = ImageInput(channels=3, height=side, width=side)
+    preprocess = Preprocess(input, input, Preprocessing())
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = Classifier(preprocess, pooled, nn.Linear(3, 3)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (20, *input.shape), dtype=np.uint8)
+    card, original = dataclasses.replace(CARD, input=input), Original(classifier)
+    logits = original.logits(images, 20)
+    reference = Reference(images, logits.argmax(1), logits, logits, card, original)
+    asked = asking.questions(card, reference, Budget(Cost(macs=1, activations=1)))
+    answers = Tried((asked.logits, None))
+    found = list(asking.few_at_a_time(card, asked, answers))  # type: ignore[arg-type]
+    assert all(each.figure.endswith("; 16 test examples and 8 extreme inputs") for each in found)
+    assert len(found) == 2
 
 
 # --- one at a time ---------------------------------------------------------------------------
@@ -278,6 +352,26 @@ def test_a_batch_of_one_that_is_treated_differently_is_found() -> None:
         ("PyTorch, 3 at a time", "passed"),
         ("the file, 3 at a time", "passed"),
     ]
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_less_memory_makes_none_of_the_smallest_batches_smaller(batch: int | None) -> None:
+    class Narrow(nn.Module):
+        most = 100
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if len(inputs) > self.most:
+                raise MemoryError
+            return inputs.flatten(1)
+
+    encoder = Narrow()
+    reference = reference_of(classifier_of(encoder, 36))
+    card = dataclasses.replace(CARD, batch=batch)
+    encoder.most = 1
+    asked = asking.questions(card, reference, Budget(Cost(macs=1, activations=1)))
+    with pytest.raises(OutOfMemory, match=f"on a batch of {batch or 2}") as raised:
+        list(asking.few_at_a_time(card, asked, Tried()))
+    assert raised.value.batch == batch
 
 
 def test_answers_that_depend_on_the_batch_are_told_from_that() -> None:
@@ -330,10 +424,10 @@ class Masked(nn.Module):
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (torch.ones(6, 6, dtype=torch.bool).triu(1), "all; constants that hold an infinity: 1"),
+        (torch.ones(6, 6, dtype=torch.bool).triu(1), "all; 1 constant contains infinity"),
         (
             nn.Transformer.generate_square_subsequent_mask(6),
-            "all; constants that hold an infinity: encoder.mask",
+            "all; encoder.mask contains infinity",
         ),
     ],
     ids=["boolean", "minus infinity"],
@@ -351,8 +445,23 @@ def test_a_mask_that_makes_answers_infinite_is_named() -> None:
     )
     said = row(prove_it(classifier), "finite outputs").figure
     assert said == (
-        "PyTorch itself: not finite on 20 of 20 test examples; head.1.mask holds an infinity"
+        "PyTorch itself: not finite on 20 of 20 test examples; head.1.mask contains infinity"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "said"),
+    [
+        (["a.mask"], 1, "a.mask contains infinity"),
+        (["a.mask", "b.mask"], 2, "a.mask, b.mask contain infinity"),
+        ([], 1, "1 constant contains infinity"),
+        ([], 3, "3 constants contain infinity"),
+    ],
+)
+def test_what_contains_infinity_is_named_or_counted(
+    names: list[str], count: int, said: str
+) -> None:
+    assert infinite(names, count) == said
 
 
 def test_trained_weights_that_are_not_finite_are_named() -> None:
@@ -419,6 +528,69 @@ def test_onnx_reference_is_not_alone_where_onnxruntime_is_wrong_too() -> None:
     assert failure(proof).startswith("the exported graph does not reproduce PyTorch (")
 
 
+def test_without_the_run_golden_vectors_are_what_is_reproduced() -> None:
+    classifier = classifier_of(Layer(stretched), 100)
+    said = reference_of(classifier)
+    golden = Golden(said.images, said.labels, said.logits, softmax32(said.logits))
+    file = open_model(Path("model.onnx"), finished(to_graph(classifier, INPUT), CARD))
+    found = row(prove(file, Evidence("gone", golden, "gone")), "onnx.reference")
+    assert found.status == "skipped"
+    assert found.figure.startswith(
+        "it alone answers otherwise, onnxruntime reproduces the golden vectors: "
+    )
+    assert row(prove(file, Evidence("gone", "none", "gone")), "onnx.reference").status == "failed"
+
+
+def test_onnx_reference_alone_is_no_excuse_for_a_smaller_file() -> None:
+    """It is held against its twin, within wider bounds: that reproduces nothing of PyTorch."""
+    card = dataclasses.replace(CARD, precision="fp16", quantization={"max_drop": 0.005})
+    proof = prove_it(classifier_of(Layer(stretched), 100), card=card)
+    assert [each.name for each in proof.failures] == ["onnx.reference"]
+    assert "alone" not in row(proof, "onnx.reference").figure
+
+
+def answering(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[np.ndarray[Any, Any]], Any]
+) -> None:
+    """Let another runtime answer what onnxruntime does, changed."""
+
+    def run(name: str, data: bytes, inputs: np.ndarray[Any, Any], **options: Any) -> Answer:
+        logits, likely = open_session(Path("model.onnx"), data).run(inputs)
+        return Answer(name, "1", change(likely), change(logits))
+
+    monkeypatch.setattr(trials, "run", run)
+
+
+def test_onnx_reference_is_not_alone_where_another_runtime_says_otherwise_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    classifier = classifier_of(Layer(stretched), 100)
+    answering(monkeypatch, lambda array: array)
+    proof = prove_it(classifier, others=False, runtimes=("odd",))
+    assert row(proof, "onnx.reference").figure.startswith("it alone answers otherwise")
+    answering(monkeypatch, lambda array: array[:, ::-1])
+    proof = prove_it(classifier, others=False, runtimes=("odd",))
+    assert row(proof, "odd").figure.startswith("DIFFERS: ")
+    assert row(proof, "onnx.reference").status == "failed"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda array: array[:, :1], lambda array: np.hstack([array, array]), lambda array: array[:3]],
+    ids=["one class", "more classes", "fewer examples"],
+)
+def test_answers_of_another_shape_are_another_runtimes_fault(
+    change: Callable[[np.ndarray[Any, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, change)
+    proof = prove_it(classifier_of(nn.Flatten(), 36), runtimes=("odd",))
+    assert row(proof, "odd").status == "reported"
+    assert row(proof, "odd").figure == (
+        "DIFFERS: inf off, 20 labels differ in 20 examples; 8 of 8 extreme inputs differ; version 1"
+    )
+    assert sound(proof), failure(proof)
+
+
 def test_a_session_answers_what_predict_may_hand_on(trained: Any) -> None:
     """Logits are asked as well as probabilities, which a softmax of an infinity keeps sound."""
     from PIL import Image
@@ -429,7 +601,7 @@ def test_a_session_answers_what_predict_may_hand_on(trained: Any) -> None:
     logits, probabilities = open_session(trained.model).run(np.zeros((1, 1, 8, 8), np.uint8))
     assert np.isinf(logits).any()
     assert np.isfinite(probabilities).all()
-    with pytest.raises(ModelFileError, match="answers with no number"):
+    with pytest.raises(ModelFileError, match="gives NaN or infinity"):
         pipeline.predict(trained.model, [picture])
     with contextlib.suppress(FileNotFoundError):
         picture.unlink()

@@ -65,6 +65,30 @@ def classifier(source: ImageInput, target: ImageInput, wanted: Preprocessing) ->
     return Classifier(Preprocess(source, target, wanted), encoder, nn.Linear(5, 3))
 
 
+class Brain(nn.Module):
+    """Computes in bfloat16, of which onnxruntime has next to no kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 8, dtype=torch.bfloat16)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(inputs.flatten(1).bfloat16()).float()
+
+
+@pytest.mark.parametrize("form", [{}, {"fp16": True}], ids=str)
+def test_what_onnxruntime_cannot_load_is_told_without_a_draft(mine: Any, form: Any) -> None:
+    mine.encoder = Brain
+    run = mine.finetune()
+    with pytest.raises(ModelFileError) as raised:
+        pipeline.export(run, config=ExportConfig(**form), workspace=mine.workspace)
+    assert str(raised.value).startswith(
+        "No file was written: what was exported is not a file that onnxruntime can load: "
+    )
+    assert str(run.folder.parent) not in str(raised.value)
+    assert not list(run.folder.glob("*.onnx"))
+
+
 def run_file(data: bytes, images: np.ndarray[Any, Any]) -> Any:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     return session.run(None, {"image": images})

@@ -20,8 +20,10 @@ from zoo.export import budget, trials
 from zoo.export.modelfile import open_model
 from zoo.export.original import Original
 from zoo.export.runtime import Session, open_session
+from zoo.export.targets import ExportConfig
 from zoo.export.work import cost_of
 from zoo.pipeline import model_files
+from zoo.pipeline.exporting import _advising
 from zoo.training import outputs
 
 # As each of them says it.
@@ -117,16 +119,46 @@ def test_where_one_example_is_too_much_the_message_says_memory(
     trained: Any, starve: Callable[[int], list[int]], tmp_path: Path
 ) -> None:
     starve(0)
-    said = (
-        r"onnxruntime ran out of memory on a single example\. Type --memory 250MB, or close other"
-    )
-    with pytest.raises(OutOfMemory, match=f"The proof was not finished: {said} programs"):
+    said = r"onnxruntime ran out of memory on a single example\. Close other programs\.$"
+    with pytest.raises(OutOfMemory, match=f"The proof was not finished: {said}"):
         pipeline.validate(trained.model, workspace=trained.workspace)
-    with pytest.raises(OutOfMemory, match=f"No file was written: {said} programs"):
+    with pytest.raises(OutOfMemory, match=f"No file was written: {said}"):
         pipeline.export(trained.finetuned, tmp_path / "new.onnx", workspace=trained.workspace)
     assert not list(tmp_path.glob("*new*"))
-    with pytest.raises(OutOfMemory, match=r"a single example\. Close other programs\.$"):
-        pipeline.validate(trained.model, memory=10**7, workspace=trained.workspace)
+
+
+def test_of_a_file_of_a_fixed_batch_a_smaller_batch_is_what_helps(
+    trained: Any, starve: Callable[[int], list[int]], tmp_path: Path
+) -> None:
+    path, config = tmp_path / "fixed.onnx", ExportConfig(batch=4)
+    run, workspace = trained.finetuned, trained.workspace
+    pipeline.export(run, path, config=config, runtimes=["none"], workspace=workspace)
+    starve(3)
+    said = r"onnxruntime ran out of memory on a batch of 4\."
+    advice = "zoo export RUN --batch 2, or close other programs"
+    with pytest.raises(OutOfMemory, match=f"The proof was not finished: {said} Type: {advice}"):
+        pipeline.validate(path, run=run, workspace=workspace)
+    advice = "Type --batch 2, or close other programs"
+    with pytest.raises(OutOfMemory, match=f"No file was written: {said} {advice}"):
+        pipeline.export(run, config=config, workspace=workspace)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "advice"),
+    [
+        (OutOfMemory("On 64.", 64), 10**9, "On 64. Type --memory 250MB, or close other programs."),
+        (OutOfMemory("On 64.", 64), 10**7, "On 64. Close other programs."),
+        (OutOfMemory("On 1.", 1), 10**9, "On 1. Close other programs."),
+        (OutOfMemory("Tracing."), 10**9, "Tracing. Close other programs."),
+        (MemoryError(), 10**9, "Out of memory: MemoryError. Close other programs."),
+    ],
+)
+def test_less_memory_is_advised_where_a_smaller_batch_helps(
+    error: Exception, memory: int, advice: str
+) -> None:
+    with pytest.raises(OutOfMemory) as raised, _advising(memory, "", ""):
+        raise error
+    assert str(raised.value) == advice
 
 
 def test_whoever_meets_the_end_of_memory_is_not_blamed(
@@ -138,8 +170,8 @@ def test_whoever_meets_the_end_of_memory_is_not_blamed(
         raise RuntimeError(TORCH)
 
     monkeypatch.setattr(nn.Module, "load_state_dict", load)
-    said = r"No file was written: Memory ended while backbone 'mlp' took its weights: .*\. Type"
-    with pytest.raises(OutOfMemory, match=f"{said} --memory 250MB"):
+    said = r"No file was written: Out of memory while backbone 'mlp' took its weights: .*\. Close"
+    with pytest.raises(OutOfMemory, match=f"{said} other programs"):
         pipeline.export(trained.finetuned, workspace=trained.workspace)
 
 
@@ -150,7 +182,7 @@ def test_whoever_loads_a_data_set_is_not_blamed(error: Exception, trained: Any) 
     entry = trained.workspace.registry.lookup("dataset", "digits")
     with pytest.raises(OutOfMemory) as caught, assembly.guarded(entry, "loaded"):
         raise error
-    assert str(caught.value).startswith("Memory ended while dataset 'digits' was loaded: ")
+    assert str(caught.value).startswith("Out of memory while dataset 'digits' was loaded: ")
 
 
 def test_less_memory_is_fewer_examples_at_a_time(

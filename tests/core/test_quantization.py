@@ -414,6 +414,54 @@ def test_compact_changes_no_answer_where_it_only_saves_bytes() -> None:
     assert compact(small).SerializeToString() == small.SerializeToString()
 
 
+DELICATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "log": lambda x: (x + 1e-8).log() / 20,
+    "least": lambda x: x.clamp(min=1e-12).log() / 30,
+    "moved about": lambda x: (x + 1e-10).reshape(-1, 6, 6).transpose(1, 2).flatten(1).log() / 20,
+    "quotient": lambda x: x / (x.norm(dim=1, keepdim=True) * 1e-9 + 1e-9) * 1e-9,
+    "infinite": lambda x: (x - 1e6) / 4e6 * torch.arange(36) / 50,
+    "mask": lambda x: x.where(x > 0, -torch.inf).softmax(1),
+}
+
+
+class Delicate(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.layer = function, nn.Linear(36, 36)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.function(self.layer(inputs.flatten(1)).relu())
+
+
+@pytest.mark.parametrize("name", DELICATE)
+def test_constants_that_half_precision_does_not_hold_survive(name: str) -> None:
+    torch.manual_seed(0)
+    input, taken = ImageInput(channels=1, height=6, width=6), Preprocessing()
+    encoder = Delicate(DELICATE[name])
+    classifier = Classifier(Preprocess(input, input, taken), encoder, nn.Linear(36, 3))
+    source = to_graph(classifier.eval(), input)
+    made, data = to_fp16(source.SerializeToString()), source.SerializeToString()
+    images = np.concatenate([IMAGES, np.zeros_like(IMAGES[:1])])
+    found, wanted = answers(made, images), answers(data, images)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, wanted, atol=1e-2)
+    halves = [t for t in made.graph.initializer if t.data_type == TensorProto.FLOAT16]
+    assert [36, 36] in [sorted(t.dims) for t in halves]  # the layer before
+    assert [3, 36] in [sorted(t.dims) for t in halves]  # and the one after
+
+
+def test_a_weight_near_0_among_others_is_halved() -> None:
+    """Most networks have one; half precision does not tell it from 0 in a sum."""
+    source = resizing()
+    weight = next(each for each in source.graph.initializer if each.name == "weight")
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0] = 1e-12
+    weight.CopyFrom(numpy_helper.from_array(values, "weight"))
+    made = to_fp16(source.SerializeToString())
+    [halved] = [t for t in made.graph.initializer if sorted(t.dims) == sorted(values.shape)]
+    assert halved.data_type == TensorProto.FLOAT16
+
+
 def test_a_graph_with_a_branch_is_not_halved() -> None:
     source = resizing()
     branch = helper.make_graph(

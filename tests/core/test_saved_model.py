@@ -351,10 +351,10 @@ def test_where_memory_ends_for_a_few_the_message_says_memory(mine: Any, asked_of
     with pytest.raises(OutOfMemory) as caught:
         mine.finetune()
     assert str(caught.value).startswith(
-        "Memory ended while the saved weights were checked, on a batch of 4: "
+        "Out of memory while the saved weights were checked, on a batch of 4: "
     )
     assert str(caught.value).endswith(". Close other programs.")
-    assert str(caught.value).count("Memory ended") == 1
+    assert str(caught.value).count("Out of memory") == 1
     assert not recurs(caught.value)
     [[run], _] = pipeline.runs(workspace=mine.workspace)
     assert run.state == "failed"
@@ -366,7 +366,7 @@ def test_weights_that_memory_does_not_hold_are_not_called_unfit(mine: Any) -> No
             torch.empty(1 << 50)
 
     mine.head = Heavy
-    with pytest.raises(OutOfMemory, match="Memory ended while the saved weights were checked"):
+    with pytest.raises(OutOfMemory, match="Out of memory while the saved weights were checked"):
         mine.finetune()
 
 

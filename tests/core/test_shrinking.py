@@ -31,15 +31,18 @@ from zoo.api import (
 )
 from zoo.cli.deploy import _print_candidates
 from zoo.config import make
-from zoo.errors import DataError, ProofError
+from zoo.errors import DataError, OutOfMemory, ProofError
 from zoo.export.agreement import Agreement, Drop, allowed, needed
 from zoo.export.budget import Budget
 from zoo.export.graph import finished
+from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.proof import AGREEMENT, DROP, TWIN, Evidence, Proof, Reference, Row, prove
 from zoo.export.quantization import to_int8
+from zoo.export.runtime import Session
+from zoo.export.trials import run_all
 from zoo.export.work import Cost
-from zoo.pipeline import ExportConfig, Workspace, assembly, model_files
+from zoo.pipeline import ExportConfig, Workspace, assembly, candidates, model_files, shrinking
 from zoo.pipeline.candidates import Candidate, answers, measure
 from zoo.pipeline.exporting import failure
 from zoo.pipeline.finetuning import labelled_examples
@@ -352,7 +355,7 @@ def test_few_labels_and_many_unlabelled_examples_get_an_int8_file(
     assert "of 40 right, fp32 " in row(made.proof, DROP).figure
     quantization = open_model(path).card.quantization or {}
     assert quantization["examples"] == 512
-    assert len(quantization["calibration"]) == 16
+    assert len(quantization["samples"]) == 16
     # Pictures that came after the export are no fault of the file's.
     proof = pipeline.validate(path, run=run, runtimes=none, workspace=workspace)
     assert proof.verdict == "proved"
@@ -360,8 +363,66 @@ def test_few_labels_and_many_unlabelled_examples_get_an_int8_file(
     proof = pipeline.validate(path, run=run, runtimes=none, workspace=more)
     assert proof.verdict == "intact"
     assert row(proof, "exported again").figure == (
-        "the data set has other examples now to calibrate by"
+        "the data set has other examples now to calibrate and choose by"
     )
+    # By some of those that are left the file may have been chosen.
+    assert re.match(r"\d+ of 40 labels agree .* but 1\)$", row(proof, AGREEMENT).figure)
+
+
+def test_what_is_measured_keeps_within_memory_and_is_the_same_file(
+    few: tuple[Run, Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, workspace = few
+    sizes: list[int] = []
+
+    def bounded(session: Session, images: Any, most: int) -> Any:
+        sizes.append(most)
+        assert not session.session.get_session_options().enable_cpu_mem_arena  # kept to the end
+        return run_all(session, images, most)
+
+    for module in (candidates, shrinking):
+        monkeypatch.setattr(module, "run_all", bounded)
+    made = []
+    for memory in (MEMORY, 5000):
+        path, config = tmp_path / f"{memory}.onnx", ExportConfig(fp16=True)
+        pipeline.export(
+            run, path, config=config, runtimes=["none"], memory=memory, workspace=workspace
+        )
+        made.append((path.read_bytes(), {*sizes}))
+        sizes.clear()
+    assert made[0][0] == made[1][0]
+    assert made[0][1] == {64, 1}
+    assert max(made[1][1]) < 32
+
+
+@pytest.mark.parametrize("part", ["calibration", "choosing", "labels", "proving"])
+def test_the_digest_is_of_all_examples(few: tuple[Run, Workspace], part: str) -> None:
+    found = samples_of(few, 1500)
+    changed = dataclasses.replace(found, **{part: getattr(found, part)[::-1]})
+    assert changed.digest != found.digest
+
+
+def test_a_file_that_cannot_be_made_again_keeps_its_other_rows(
+    pair: tuple[bytes, bytes],
+) -> None:
+    def fail() -> bytes:
+        raise ProofError("an answer in int8 is not finite.")
+
+    proof = proof_of(pair, differing=0, others=0, remake=fail)
+    assert proof.failures == [
+        Row(
+            "exported again",
+            "failed",
+            "it cannot be exported again: an answer in int8 is not finite",
+        )
+    ]
+    assert row(proof, AGREEMENT).passed
+
+    def starve() -> bytes:
+        raise OutOfMemory("Memory.")
+
+    with pytest.raises(OutOfMemory):
+        proof_of(pair, differing=0, others=0, remake=starve)
 
 
 def test_a_refusal_says_what_int8_loses_and_what_to_type(
@@ -382,7 +443,12 @@ def test_a_refusal_says_what_int8_loses_and_what_to_type(
     assert not list(run.folder.glob("*int8*"))
 
 
-def proof_of(pair: tuple[bytes, bytes], differing: int, others: int) -> Proof:
+def proof_of(
+    pair: tuple[bytes, bytes],
+    differing: int,
+    others: int,
+    remake: Callable[[], bytes] | str = "not asked",
+) -> Proof:
     """Prove the rough int8 file on 40 test examples of which some get another label."""
     twin, small = pair
     file: ModelFile = open_model(Path("small"), small)
@@ -395,7 +461,7 @@ def proof_of(pair: tuple[bytes, bytes], differing: int, others: int) -> Proof:
     reference = Reference(images, labels, logits, logits, card)
     if said is not None:
         reference = dataclasses.replace(reference, unlabelled=more, said=said.argmax(1))
-    return prove(file, Evidence(reference, "none", "not asked"))
+    return prove(file, Evidence(reference, "none", remake))
 
 
 def test_three_flips_of_40_test_examples_are_worded_as_the_loss_of_int8(
@@ -412,12 +478,21 @@ def test_three_flips_of_40_test_examples_are_worded_as_the_loss_of_int8(
 def test_the_proof_counts_unlabelled_examples_beside_the_test_split(
     pair: tuple[bytes, bytes],
 ) -> None:
-    proof = proof_of(pair, differing=3, others=960)
+    proof = proof_of(pair, differing=1, others=960)
     assert row(proof, AGREEMENT).figure == (
-        "997 of 1,000 labels agree with fp32 (99.70 %; at least 98 %): 37 of 40 test examples, 960"
+        "999 of 1,000 labels agree with fp32 (99.90 %; at least 98 %): 39 of 40 test examples, 960"
         " of 960 others"
     )
     assert not proof.failures
+
+
+def test_others_do_not_make_up_for_the_test_split(pair: tuple[bytes, bytes]) -> None:
+    proof = proof_of(pair, differing=3, others=960)
+    assert [each.name for each in proof.failures] == [AGREEMENT]
+    assert row(proof, AGREEMENT).figure == (
+        "997 of 1,000 labels agree with fp32 (99.70 %; at least 98 %): 37 of 40 test examples (at"
+        " least 98 %, or all but 1), 960 of 960 others"
+    )
 
 
 @pytest.mark.parametrize(

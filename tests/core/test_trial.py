@@ -249,7 +249,7 @@ def test_where_memory_ends_in_training_no_plugin_is_blamed(precision: Any, mine:
     mine.training = dataclasses.replace(mine.training, precision=precision)
     with pytest.raises(OutOfMemory) as caught:
         mine.finetune()
-    assert str(caught.value).startswith("Memory ended in training: ")
+    assert str(caught.value).startswith("Out of memory in training: ")
     assert str(caught.value).endswith(
         " Close other programs, or train anew with a smaller --batch-size than 32."
     )
@@ -266,7 +266,7 @@ def test_where_memory_ends_between_the_guards_the_message_says_so(
     from zoo.pipeline import finetuning
 
     monkeypatch.setattr(finetuning, "make_batches", lambda *given: torch.empty(1 << 50))
-    with pytest.raises(OutOfMemory, match=r"^Memory ended: .*\. Close other programs\.$"):
+    with pytest.raises(OutOfMemory, match=r"^Out of memory: .*\. Close other programs\.$"):
         mine.finetune()
 
 

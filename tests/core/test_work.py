@@ -123,6 +123,13 @@ def test_small_networks_are_asked_at_every_batch_size() -> None:
     assert Budget(SMALL).batches() == (BATCH_SIZES, 257)
     assert Budget(SMALL).extremes() == 8
     assert Budget(SMALL).of_the_slow() == (16, 8)
+    assert Budget(SMALL).few() == 16
+
+
+@pytest.mark.parametrize(("macs", "few"), [(41 * 10**8, 16), (57 * 10**8, 16), (155 * 10**8, 2)])
+def test_how_many_are_asked_few_at_a_time_goes_by_work(macs: int, few: int) -> None:
+    """ResNet-50, Inception v3, VGG-16; the size of a picture is golden vectors' concern."""
+    assert Budget(Cost(macs, 10**7)).few() == few
 
 
 @pytest.mark.parametrize("macs", [10**8, 10**9, 10**10, 10**11, 10**12])
@@ -136,6 +143,8 @@ def test_a_row_keeps_within_work_and_memory(macs: int, activations: int) -> None
     least = (len(sizes) + 1) * 2 * macs  # two examples are asked whatever they cost
     assert (len(sizes) + 1) * examples * macs <= max(WORK, least)
     assert 2 <= found.extremes() <= 8
+    assert 2 <= found.few() <= 16
+    assert 3 * (found.few() + found.extremes()) * macs <= max(WORK, 12 * macs)
     assert min(found.of_the_slow()) >= 0 < sum(found.of_the_slow())
 
 

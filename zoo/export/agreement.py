@@ -42,11 +42,13 @@ class Agreement:
         most = allowed(1 - least_agreement(max_drop), self.examples)
         return self.examples - self.alike <= most
 
-    def figure(self, max_drop: float) -> str:
+    def bound(self, max_drop: float) -> str:
         least = least_agreement(max_drop)
-        bound = f"at least {least * 100:.4g} %" + _or_one(1 - least, self.examples, "all but 1")
+        return f"at least {least * 100:.4g} %" + _or_one(1 - least, self.examples, "all but 1")
+
+    def figure(self, max_drop: float) -> str:
         counts = f"{self.alike:,} of {self.examples:,} labels agree with fp32"
-        return f"{counts} ({self.share * 100:.2f} %; {bound})"
+        return f"{counts} ({self.share * 100:.2f} %; {self.bound(max_drop)})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ WORK = 5 * 10**11
 SLOW_WORK = 2 * 10**10
 """Those of ONNX's own implementation, which is plain numpy."""
 FEW = 16
-"""Examples that a slow runtime is asked at most."""
+"""Test examples that are asked few at a time, or of a slow runtime, at most."""
 SEED = 0
 
 
@@ -53,6 +53,14 @@ class Budget:
     def extremes(self) -> int:
         """Return how many extreme inputs PyTorch and the file are asked, each several times."""
         return self.examples(len(NAMES), passes=4)
+
+    def few(self) -> int:
+        """Return how many test examples are asked few at a time beside the extreme inputs.
+
+        PyTorch is asked all of them in one batch, one by one and in pairs.
+        """
+        both = self.examples(FEW + len(NAMES), passes=3)
+        return max(2, min(FEW, both - self.extremes()))
 
     def of_the_slow(self) -> tuple[int, int]:
         """Return how many examples and extreme inputs ONNX's own implementation is asked."""

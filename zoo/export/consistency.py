@@ -10,7 +10,7 @@ from zoo.export import trials
 from zoo.export.budget import Budget
 from zoo.export.card import Card
 from zoo.export.comparison import PROBABILITY_BOUND, SPREAD, Array, apart, finite
-from zoo.export.evidence import PYTORCH, Reference, Row, judged
+from zoo.export.evidence import PYTORCH, Reference, Row, infinite, judged
 from zoo.export.golden import Golden
 from zoo.export.modelfile import ModelFile
 from zoo.export.trials import Answers, Tried
@@ -67,7 +67,7 @@ def finite_outputs(
     if not sound.all():
         figure = f"{whose}not finite on {int((~sound).sum()):,} of {figure}"
         names = reference.original.infinite if reference and reference.original else []
-        figure += f"; {', '.join(names)} holds an infinity" if names else ""
+        figure += f"; {infinite(names)}" if names else ""
     return judged("finite outputs", bool(sound.all()), figure)
 
 

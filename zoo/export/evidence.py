@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +47,12 @@ def judged(name: str, passed: bool, figure: str) -> Row:
 
 def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + "s" * (count != 1)
+
+
+def infinite(names: Sequence[str], count: int = 0) -> str:
+    """Say of which constants infinity is part, or of how many where no name is known."""
+    what = ", ".join(names) or counted(count, "constant")
+    return f"{what} contain{'s' * ((len(names) or count) == 1)} infinity"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,11 @@ SINGLE = (
 onnxruntime's own converter does the same, but it rounds between nodes that it leaves alone, and
 the preprocessing consists of such nodes.
 """
+SUMS = (
+    *("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "RNN", "GRU", "LSTM"),
+    *("Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization"),
+)
+"""Operators after which a number near 0 among others makes no difference: sums and norms."""
 SINGLE_INPUTS = {"Resize": (2,)}
 """Inputs that ONNX wants in single precision: the scales of a resize."""
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -27,8 +32,9 @@ FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 def halve(model: onnx.ModelProto, untouched: Collection[str]) -> onnx.ModelProto:
     """Return the model with all float nodes but `untouched`, by name, in half precision.
 
-    The one given is used up. What crosses between the two is cast once. Raises `PluginFault` for a
-    graph with branches.
+    A constant that half precision does not hold, as the 1e-8 of `(x + 1e-8).log()`, keeps its node
+    and all that follow in single precision, up to the next sum or norm. The model given is used up.
+    What crosses between the two is cast once. Raises `PluginFault` for a graph with branches.
     """
     _split_gemms(model.graph)
     typed = onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -44,6 +50,7 @@ def halve(model: onnx.ModelProto, untouched: Collection[str]) -> onnx.ModelProto
     outputs = {port.name for port in graph.output}
     there: set[str] = set()  # what is computed so far, each precision of a tensor by its own name
     nodes: list[onnx.NodeProto] = []
+    delicate: set[str] = set()  # what was computed with constants that half precision does not hold
 
     def wanted(name: str, half: bool) -> str:
         """Return a float tensor's name in one precision, cast from the other where need be."""
@@ -58,7 +65,13 @@ def halve(model: onnx.ModelProto, untouched: Collection[str]) -> onnx.ModelProto
         return asked
 
     for node in graph.node:
-        half = node.name not in untouched and node.op_type not in SINGLE
+        constants = [known[name] for name in node.input if name in known]
+        constants += [a.t for a in node.attribute if a.t.data_type == FLOAT]
+        sums, free = node.op_type in SUMS, node.name not in untouched
+        follows = not sums and not delicate.isdisjoint(node.input)
+        if kept := free and (follows or any(_lost(each, sums) for each in constants)):
+            delicate |= floats & set(node.output)
+        half = free and node.op_type not in SINGLE and not kept
         single = SINGLE_INPUTS.get(node.op_type, ())
         for index, name in enumerate(node.input):
             if name in floats or name in known:
@@ -104,7 +117,15 @@ def _halve_attributes(node: onnx.NodeProto) -> None:
             attribute.t.CopyFrom(_halved(attribute.t, attribute.t.name))
 
 
+def _lost(tensor: onnx.TensorProto, sums: bool) -> bool:
+    """Tell whether a number becomes infinite in half precision, or 0; in a sum, whether all do."""
+    array = numpy_helper.to_array(tensor)
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    gone = (half == 0)[array != 0]
+    infinite = np.isinf(half) & np.isfinite(array)
+    return bool(infinite.any() or (gone.any() and (not sums or gone.all())))
+
+
 def _halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    largest = float(np.finfo(np.float16).max)
-    array = np.clip(numpy_helper.to_array(tensor), -largest, largest)
-    return numpy_helper.from_array(array.astype(np.float16), name)
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)

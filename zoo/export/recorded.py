@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zoo.export.card import Card
-from zoo.export.evidence import PYTORCH, Reference, Row, judged
+from zoo.export.evidence import PYTORCH, Reference, Row, infinite, judged
 from zoo.export.modelfile import ModelFile
 from zoo.export.original import Original
 from zoo.export.targets import oldest_onnxruntime
@@ -51,7 +51,7 @@ def identity(card: Card, reference: Reference | str) -> Iterator[Row]:
 def _weights(file: ModelFile, original: Original | None) -> Row:
     """Judge the run's weights; a constant may be infinite, as masks are, if the answers are not."""
     unsound = original.unsound if original else []
-    constants = (original.infinite if original else []) or [str(file.infinite or "")]
-    masks = f"; constants that hold an infinity: {', '.join(constants)}" if file.infinite else ""
+    names = original.infinite if original else []
+    masks = f"; {infinite(names, file.infinite)}" if file.infinite else ""
     figure = f"{PYTORCH}'s are not: {', '.join(unsound)}" if unsound else f"all{masks}"
     return judged("finite weights", not unsound, figure)

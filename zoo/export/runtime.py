@@ -42,7 +42,8 @@ class Session:
             logits, probabilities = self.session.run(list(OUTPUTS), feed)
         except Exception as error:
             if ran_out(error):
-                raise OutOfMemory(f"onnxruntime ran out of memory on {_counted(count)}.") from error
+                said = f"onnxruntime ran out of memory on {_counted(count)}."
+                raise OutOfMemory(said, count) from error
             raise ModelFileError(
                 f"onnxruntime cannot run '{self.path}': {first_line(error)}."
             ) from None

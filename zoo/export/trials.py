@@ -227,10 +227,10 @@ def _reference(file: ModelFile, inputs: Array, size: int) -> Answer:
             with np.errstate(all="ignore"):  # what is not finite is seen in the answers
                 found = evaluator.run(list(OUTPUTS), {INPUT: filled})
             parts.append([each[: len(part)] for each in found])
+        logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     except Exception as error:
         if ran_out(error):
             raise OutOfMemory("it ran out of memory") from error
         reason = f"unsupported: {type(error).__name__}: {first_line(error)[:100]}"
         return Answer(ONNX_REFERENCE, onnx.__version__, problem=reason)
-    logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     return Answer(ONNX_REFERENCE, onnx.__version__, probabilities, logits)

@@ -39,20 +39,25 @@ def paced(
     first: Callable[[int], float],
     allowance: Allowance,
     notes: list[str],
+    each: float | None = None,
 ) -> dict[int, Pace]:
-    """Choose the batch sizes that fit, the smallest whatever it takes; notes say what does not.
+    """Choose the batch sizes that fit; notes say what does not.
 
     `first` calls a side at a batch size for the first time, and returns the seconds of a call.
+    `each` is the seconds of one example where the side has been called before; else the smallest
+    batch is called whatever it takes, to learn them.
     """
-    smallest = min(batches)
-    each = first(smallest) / smallest
+    taken: dict[int, float] = {}
+    if each is None:
+        smallest = min(batches)
+        taken[smallest] = first(smallest)
+        each = taken[smallest] / smallest
     found = {}
     for batch in batches:
-        run = each * batch
-        if batch != smallest and (refusal := _refusal(batch, run, allowance)):
+        if batch not in taken and (refusal := _refusal(batch, each * batch, allowance)):
             notes.append(f"{name} was not run at batch {batch}: {refusal}")
             continue
-        run = run if batch == smallest else first(batch)
+        run = taken[batch] if batch in taken else first(batch)
         rounds = max(1, min(ROUNDS, int(allowance.seconds / run)))
         if rounds < ROUNDS:
             notes.append(

@@ -225,7 +225,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], owner: st
     except Exception as error:  # a module may have code of its own for loading
         if ran_out(error):
             raise OutOfMemory(
-                f"Memory ended while {owner} took its weights: {first_line(error)}."
+                f"Out of memory while {owner} took its weights: {first_line(error)}."
             ) from error
         lines = str(error).splitlines() or [type(error).__name__]
         first = lines[min(1, len(lines) - 1)].strip().rstrip(".")
@@ -260,7 +260,7 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
     except Exception as error:
         if ran_out(error):
             raise OutOfMemory(
-                f"Memory ended while {entry.owner} was {deed}: {first_line(error)}."
+                f"Out of memory while {entry.owner} was {deed}: {first_line(error)}."
             ) from error
         if os.environ.get("ZOO_STRICT") == "1":
             raise

@@ -13,11 +13,15 @@ import onnx
 from zoo.export import quantization
 from zoo.export.agreement import Agreement, Drop, needed
 from zoo.export.budget import Budget
+from zoo.export.limits import MEMORY
 from zoo.export.runtime import Array, open_session
 from zoo.export.timing import ratio
 from zoo.export.trials import run_all
 from zoo.export.work import cost_of
 from zoo.pipeline.samples import Samples
+
+DRAFT = Path("the model")
+"""What a file that has no place yet is called in messages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +49,19 @@ class Candidate:
 
 
 def measure(
-    name: str, data: bytes, twin: bytes, samples: Samples, expected: Array, max_drop: float
+    name: str,
+    data: bytes,
+    twin: bytes,
+    samples: Samples,
+    expected: Array,
+    max_drop: float,
+    memory: int = MEMORY,
 ) -> Candidate:
-    """Hold a smaller file against its twin, whose logits are `expected`."""
-    logits, probabilities = answers(data, samples.choosing)
+    """Hold a smaller file against its twin, whose logits are `expected`.
+
+    `memory` bounds, in bytes, what a batch may take.
+    """
+    logits, probabilities = answers(data, samples.choosing, memory)
     if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
         reason = "its answers are not finite"
         return Candidate(name, len(data), 0.0, 1.0, None, False, reason)
@@ -80,24 +93,25 @@ def refusal(candidates: list[Candidate], precision: str) -> str:
     helped = [each for each in candidates if each.needs is not None]
     if not helped:
         tried = "; ".join(f"{each.name}: {each.reason}" for each in candidates)
-        return f"No file was written: no {precision} file is of use ({tried}). Leave it in fp32."
+        return f"no {precision} file is of use ({tried}). Leave it in fp32."
     best = min(helped, key=lambda each: each.needs or 0.0)
     count = len(candidates)
     which = f" (of {count} ways least by {best.name})" if count > 1 else ""
     points = math.ceil((best.needs or 0.0) * 1000 - 1e-9) / 10
     other = "--fp16, or " if precision == "int8" else ""
     return (
-        f"No file was written: {precision} loses too much here{which}: {best.reason}."
+        f"{precision} loses too much here{which}: {best.reason}."
         f" Type {other}--max-drop {points:g}, or leave it in fp32."
     )
 
 
-def budget_of(model: bytes) -> Budget:
-    """Return what may be asked of a file at a time and in all."""
-    return Budget(cost_of(onnx.load_model_from_string(model)))
+def budget_of(model: bytes, memory: int = MEMORY) -> Budget:
+    """Return what may be asked of a file at a time, within `memory` bytes, and in all."""
+    return Budget(cost_of(onnx.load_model_from_string(model)), memory)
 
 
-def answers(data: bytes, images: Array) -> tuple[Array, Array]:
-    """Run a file that may not be sealed yet."""
-    size = budget_of(data).batch(quantization.BATCH)
-    return run_all(open_session(Path("the model"), data, sealed=False), images, size)
+def answers(data: bytes, images: Array, memory: int = MEMORY) -> tuple[Array, Array]:
+    """Run a file that may not be sealed yet, and is opened for it alone."""
+    size = budget_of(data, memory).batch(quantization.BATCH)
+    session = open_session(DRAFT, data, sealed=False, lean=True)
+    return run_all(session, images, size)

@@ -32,7 +32,7 @@ from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
 from zoo.folders import check_writable, workshop, write_atomic
 from zoo.pipeline import model_files, shrinking
-from zoo.pipeline.candidates import Candidate
+from zoo.pipeline.candidates import DRAFT, Candidate
 from zoo.pipeline.lineage import KEY, lineage
 from zoo.pipeline.model_files import Source
 from zoo.pipeline.workspace import Workspace
@@ -87,21 +87,23 @@ def export(
     if target.suffix != ".onnx":
         named = target.with_suffix(".onnx")
         raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
-    with cpu_threads(run.record.threads), _advising(memory, "No file was written: "):
+    way = "Type --batch {}" if config.batch else ""
+    with cpu_threads(run.record.threads), _advising(memory, "No file was written: ", way):
         source = model_files.read(run, workspace, "export", memory, without_seen=without_seen)
         current().note("exporting")
-        made = shrinking.make(source, config)
-        with workshop(target) as folder:
-            candidate = folder / target.name
+        with _unwritten(DRAFT):
+            made = shrinking.make(source, config, memory)
+        with workshop(target) as folder, _unwritten(candidate := folder / target.name):
             candidate.write_bytes(made.data)
             current().note("proving with onnxruntime")
-            file = _opened(candidate, made.data)
+            file = open_model(candidate, made.data)
             evidence = Evidence(
                 reference=_apart(
-                    source, shrinking.reference_of(source, file, made.twin, made.samples)
+                    source,
+                    shrinking.reference_of(source, file, made.twin, made.samples, memory),
                 ),
                 golden=_own_golden(source, made),
-                remake=lambda: shrinking.make_again(source, file),
+                remake=lambda: shrinking.make_again(source, file, memory=memory),
                 runtimes=gates,
                 others=others,
                 at_opset=_at_opset(source, file),
@@ -121,13 +123,14 @@ def export(
     return Exported(target, len(made.data), proof, made.candidates)
 
 
-def _opened(draft: Path, data: bytes) -> ModelFile:
-    """Open a file that nobody has seen yet: what is wrong with it is told without its path."""
+@contextlib.contextmanager
+def _unwritten(draft: Path) -> Iterator[None]:
+    """Say that no file was written; what is wrong with a draft is told without its path."""
     try:
-        return open_model(draft, data)
-    except ModelFileError as error:
+        yield
+    except (ModelFileError, ProofError) as error:
         said = str(error).replace(f"'{draft}'", "what was exported")
-        raise ModelFileError(f"No file was written: {said}") from error
+        raise type(error)(f"No file was written: {said}") from error
 
 
 def validate(
@@ -151,7 +154,8 @@ def validate(
     gates, others = _chosen(runtimes, file.card.target or None)
     found = workspace.finetuned(run) if run is not None else _origin(file, workspace)
     golden = _golden_beside(file, found)
-    with _advising(memory, "The proof was not finished: "):
+    way = "Type: zoo export RUN --batch {}" if file.card.batch else ""
+    with _advising(memory, "The proof was not finished: ", way):
         if isinstance(found, str):
             return prove(file, Evidence(found, golden, found, gates, others), memory=memory)
         with cpu_threads(found.record.threads):
@@ -203,7 +207,7 @@ def _evidence(
         reason = f"the run cannot be read again: {error}"
         return Evidence(reason, golden, reason, gates, others)
     source = model_files.as_in(source, file.card)
-    reference, remake = shrinking.traced(source, file)
+    reference, remake = shrinking.traced(source, file, memory)
     if other := model_files.other_versions(file.card):
         remake = f"made by {other}"
     evidence = Evidence(_apart(source, reference), golden, remake, gates, others)
@@ -216,18 +220,25 @@ def _apart(source: Source, reference: Reference) -> Reference:
 
 
 @contextlib.contextmanager
-def _advising(memory: int, what: str) -> Iterator[None]:
-    """Say what to type where memory ends, whoever is the first to meet its end."""
+def _advising(memory: int, what: str, way: str) -> Iterator[None]:
+    """Say what to type where memory ends, whoever is the first to meet its end.
+
+    `way` is what makes a smaller batch of a fixed one; empty for a file that takes any. Where it
+    is not the batch that does not fit, neither helps.
+    """
     try:
         yield
     except Exception as error:
         if not ran_out(error):
             raise
-        said = (
-            str(error) if isinstance(error, OutOfMemory) else f"Memory ended: {first_line(error)}."
-        )
-        less = max(LEAST, memory // 4)
-        ways = f"Type --memory {size_text(less)}, or close" if less < memory else "Close"
+        said, batch = f"Out of memory: {first_line(error)}.", 1
+        if isinstance(error, OutOfMemory):
+            said, batch = str(error), error.batch or 1
+        less, ways = max(LEAST, memory // 4), "Close"
+        if batch > 1 and way:
+            ways = f"{way.format(batch // 2)}, or close"
+        elif batch > 1 and less < memory:
+            ways = f"Type --memory {size_text(less)}, or close"
         raise OutOfMemory(f"{what}{said} {ways} other programs.") from error
 
 

@@ -217,7 +217,7 @@ def _advised(run: Run, workspace: Workspace) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ZooError) or not ran_out(error):
             raise
-        raise OutOfMemory(f"Memory ended: {first_line(error)}. Close other programs.") from error
+        raise OutOfMemory(f"Out of memory: {first_line(error)}. Close other programs.") from error
 
 
 def known_origin(
@@ -318,7 +318,7 @@ def training_guard(parts: dict[str, Part], training: TrainConfig) -> Iterator[No
     except Exception as error:
         if ran_out(error):
             raise OutOfMemory(
-                f"Memory ended in training: {first_line(error)}. Close other programs, or train"
+                f"Out of memory in training: {first_line(error)}. Close other programs, or train"
                 f" anew with a smaller --batch-size than {training.batch_size}."
             ) from error
         if os.environ.get("ZOO_STRICT") == "1":

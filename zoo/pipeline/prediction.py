@@ -39,7 +39,7 @@ def predict(
     arrays = [read_picture(Path(p), card.input, invert=invert) for p in pictures]
     logits, probabilities = session.run(input_array(list(arrays), card.input))
     if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
-        raise ModelFileError(f"'{model}' answers with no number. Type: zoo validate {model}")
+        raise ModelFileError(f"'{model}' gives NaN or infinity. Type: zoo validate {model}")
     predictions = []
     for picture, row in zip(pictures, probabilities.tolist(), strict=True):
         ranked = sorted(zip(card.labels, row, strict=True), key=lambda pair: -pair[1])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.api import FinetuneConfig, TrainConfig
 from zoo.config import make
-from zoo.data import Column, checked, holdout
+from zoo.data import Column, holdout
 from zoo.errors import ZooError
 from zoo.export.budget import Budget
 from zoo.export.runtime import Array
@@ -42,8 +42,12 @@ class Samples:
 
     @property
     def digest(self) -> str:
-        """The first 16 characters of the SHA-256 of the calibration examples, for the metadata."""
-        return hashlib.sha256(self.calibration.tobytes()).hexdigest()[:16]
+        """The first 16 characters of the SHA-256 of all of them, for the metadata."""
+        digest = hashlib.sha256()
+        for part in (self.calibration, self.choosing, self.labels, self.proving):
+            digest.update(f"{part.shape}".encode())
+            digest.update(part.tobytes())
+        return digest.hexdigest()[:16]
 
 
 def drawn(source: Source, budget: Budget) -> Samples:
@@ -102,9 +106,7 @@ def _pool(source: Source) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]
     inputs = [examples.inputs]
     if data.unlabelled:
         try:
-            with assembly.guarded(part.entry, "loaded"):
-                more = data.unlabelled()
-            inputs.append(checked(more, data.input.shape, None, part.entry.owner).inputs)
+            inputs.append(assembly.load_split(part, data, data.unlabelled).inputs)
         except ZooError as error:
             current().note(f"measuring without unlabelled examples: {error}")
     train = holdout(len(examples), training.validation, training.seed)[0]

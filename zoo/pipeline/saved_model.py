@@ -62,7 +62,7 @@ def check_saved(
                 raise
             if len(raw) <= FEW:
                 raise OutOfMemory(
-                    "Memory ended while the saved weights were checked, on a batch of"
+                    "Out of memory while the saved weights were checked, on a batch of"
                     f" {len(raw)}: {first_line(error.__cause__ or error)}. Close other programs."
                 ) from error
         raw = raw[: max(FEW, len(raw) // 2)]

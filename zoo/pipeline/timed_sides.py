@@ -28,27 +28,35 @@ Ask = Callable[[Order], dict[str, Any]]
 class Side:
     """One side: how to ask it, what it said when it was opened; by batch size its pace and rounds.
 
-    It is measured at the batch sizes that have a pace.
+    It is measured at the batch sizes that have a pace; of all that it was `asked` for, the others
+    were refused. `each` is the seconds of one example, by the first call.
     """
 
     ask: Ask
     opened: dict[str, Any]
     paces: dict[int, Pace] = dataclasses.field(default_factory=dict)
     rounds: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    asked: set[int] = dataclasses.field(default_factory=set)
+    each: float | None = None
 
     @property
     def batches(self) -> list[int]:
         return list(self.paces)
 
     def add(self, name: str, batches: list[int], allowance: Allowance, notes: list[str]) -> None:
-        """Call it for the first time at each batch size that it can afford."""
-        self.paces |= paced(name, batches, self._first, allowance, notes)
+        """Call it first at each batch size that it can afford and was not asked for before."""
+        if new := [batch for batch in batches if batch not in self.asked]:
+            self.paces |= paced(name, new, self._first, allowance, notes, self.each)
+            self.asked |= set(new)
 
     def _first(self, batch: int) -> float:
         answer = self.ask({"first": batch})
         self.opened["first_seconds"][batch] = answer["first_seconds"]
         self.rounds[batch] = []
-        return float(answer["seconds"])
+        seconds = float(answer["seconds"])
+        if self.each is None:
+            self.each = seconds / batch
+        return seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,9 +156,7 @@ def open_torch(
                 run = origin.of(path, card)
                 current().note("loading PyTorch")
                 found[card.run] = _torch_side(stack, run, card, threads, origin)
-            side = found[card.run]
-            if new := [batch for batch in batches if batch not in side.batches]:
-                side.add("PyTorch", new, allowance, notes)
+            found[card.run].add("PyTorch", batches, allowance, notes)
         except ZooError as error:
             notes.append(f"PyTorch was left out for {path}: {error}")
     return found

@@ -42,7 +42,7 @@ export async function openModel(ort, manifest, bytes) {
     const names = Object.values(outputs);
     const found = await session.run({ [input.name]: image }, names);
     if (!names.every((name) => found[name].data.every(Number.isFinite)))
-      throw new Error("the model answers with no number");
+      throw new Error("the model's output contains NaN or infinity");
     return found[outputs.probabilities].data.slice(0, count * labels.length);
   }
 

@@ -224,7 +224,7 @@ def check_tensors(
     wanted = np.array(golden["probabilities"], dtype=np.float32)
     logits, found = model.run(images, batch)
     if not np.isfinite(logits).all():
-        return "the model answers with no number", ""
+        return "the model's output contains NaN or infinity", ""
     difference = float(np.abs(found - wanted).max())
     rows = np.arange(len(wanted))
     behind = wanted.max(1) - wanted[rows, found.argmax(1)]
@@ -242,7 +242,7 @@ def check_picture(model: Model, entry: dict[str, Any], bound: float) -> tuple[st
     apart = int(np.abs(pixels.astype(int) - wanted).max())
     logits, found = model.run(pixels[None])
     if not np.isfinite(logits).all():
-        return "the model answers with no number", ""
+        return "the model's output contains NaN or infinity", ""
     difference = float(np.abs(found[0] - np.array(entry["probabilities"])).max())
     bytes_ = "the same bytes" if apart == 0 else f"bytes up to {apart} off"
     figure = f"{entry['what']}: {bytes_}, probabilities {difference:.1e} off"
@@ -260,7 +260,7 @@ def classify(paths: list[str], invert: bool, top: int, as_json: bool) -> None:
     images = np.stack([read_picture(Path(p), model.input, invert=invert) for p in paths])
     logits, probabilities = model.run(images)
     if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
-        raise Fault("the model answers with no number.")
+        raise Fault("the model's output contains NaN or infinity.")
     found = []
     for path, row in zip(paths, probabilities.tolist(), strict=True):
         ranked = sorted(zip(model.labels, row, strict=True), key=lambda pair: -pair[1])
