@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,11 +30,12 @@ SHORT = ("--runs", "10", "--warmup", "1", "--seconds", "1", "--quiet")
 @pytest.fixture(scope="module")
 def fixed(trained_once: Any, made_once: Callable[..., Path]) -> Path:
     """A file of a fixed batch of 4, outside its run's folder."""
-    run, workspace = trained_once.finetuned, trained_once.workspace
 
     def export(folder: Path) -> None:
+        mine = trained_once.copied(folder / "runs")
         path, config = folder / "fixed.onnx", ExportConfig(batch=4)
-        pipeline.export(run, path, config=config, workspace=workspace)
+        pipeline.export(mine.finetuned, path, config=config, workspace=mine.workspace)
+        shutil.rmtree(mine.runs)
 
     return made_once(export) / "fixed.onnx"
 
