@@ -63,11 +63,12 @@ class Measured:
         return {name: getattr(self, name) for name in names}
 
 
-def measured(command: list[str], environment: dict[str, str]) -> Measured:
-    """Run a command and wait for it; what it says last is kept."""
+def measured(command: list[str], folder: Path, environment: dict[str, str]) -> Measured:
+    """Run a command in a folder that holds no zoo, and wait; what it says last is kept."""
     begun = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
+        place: dict[str, Any] = {"cwd": folder, "env": environment}
+        process = subprocess.Popen(command, stdout=said, stderr=said, **place)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
@@ -103,12 +104,13 @@ def export_of(
     data = ["--dataset", "folder", "-d", f"path={folder / 'pictures'}", "-d", f"size={size}"]
     training = ["--freeze", "--epochs", "1", "--batch-size", "8"]
     backbone = ["--backbone", name.replace("_", "-"), "--head", "linear"]
-    trained = measured([*zoo, "finetune", *backbone, *data, *training, *runs], environment)
+    trained = measured([*zoo, "finetune", *backbone, *data, *training, *runs], folder, environment)
     if trained.status:
         raise click.ClickException(f"{name} cannot be trained: {trained.said}")
     limit = [] if memory is None else ["--memory", memory]
     file = folder / f"{name}.onnx"
-    exported = measured([*zoo, "export", "latest", "-o", str(file), *limit, *runs], environment)
+    command = [*zoo, "export", "latest", "-o", str(file), *limit, *runs]
+    exported = measured(command, folder, environment)
     rows = []
     if (proof := file.with_suffix(".proof.json")).is_file():
         content = json.loads(proof.read_bytes())
