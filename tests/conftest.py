@@ -61,8 +61,8 @@ def pytest_collection() -> Iterator[object]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _warm() -> None:
-    warm.read_operators_once()
+def _warm(bench_script: Callable[[str], Any]) -> None:
+    bench_script("once").read_operators_once()
     warm.read_digits_once()
     warm.spare_the_disk()
 
@@ -78,8 +78,9 @@ def _tracer() -> Any:
 def graphs_kept(_tracer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace a classifier once, however often it is exported and validated.
 
-    For tests of what is done with files. Where a graph is under test, or that two exports are the
-    same bytes, it is traced each time.
+    For tests of what is done with files: the row "exported again" holds a graph against itself
+    there. Where a graph is under test, or that two exports are the same bytes, it is traced each
+    time.
     """
     monkeypatch.setattr("zoo.export.graph._trace", _tracer)
 
