@@ -60,6 +60,11 @@ def pytest_collection() -> Iterator[object]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the longest tests first: no worker has one of them left when the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("begun_first") is None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _warm(bench_script: Callable[[str], Any]) -> None:
     bench_script("once").read_operators_once()

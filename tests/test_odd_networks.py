@@ -164,6 +164,7 @@ def test_the_published_scan_is_of_these_networks_and_found_nothing_wrong(
 
 
 @pytest.mark.slow
+@pytest.mark.begun_first
 def test_a_sample_of_them_comes_to_the_end_that_is_expected(script: Any, tmp_path: Path) -> None:
     command = ["run", "--sample", str(SAMPLE), "--seed", str(SEED), "--json", "--results", tmp_path]
     found = CliRunner().invoke(script.main, [str(word) for word in command])

@@ -19,7 +19,7 @@ from zoo.pipeline import Workspace
 from zoo.pipeline.recipes import RecipeResult
 from zoo.registry import Registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.begun_first]
 
 
 def short(
