@@ -3,28 +3,28 @@
 Each side runs in processes of its own, by turns, the order changing from pair to pair; what is
 printed are medians over the pairs. The earlier commit is checked out in a temporary worktree.
 
-\b
-    python benchmarks/against_commit.py 9b1a31b
+python benchmarks/against_commit.py 9b1a31b
+python benchmarks/against_commit.py 9b1a31b --json > benchmarks/results/against_commit.json
+python benchmarks/against_commit.py --table --write benchmarks/README.md
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from report import machine, print_machine
+import pages
+from report import ROOT, checked_out, commit, environment_of, machine
 
-ROOT = Path(__file__).resolve().parent.parent
+RESULT = Path(__file__).parent / "results" / "against_commit.json"
+TABLE = "python benchmarks/against_commit.py --table"
 FIGURES = {
     "step, mlp": "ms",
     "step, conv": "ms",
@@ -37,40 +37,66 @@ FIGURES = {
 
 
 @click.command()
-@click.argument("commit", required=False)
+@click.argument("earlier", metavar="COMMIT", required=False)
 @click.option("--pairs", default=5, show_default=True, help="How often each side runs.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--table", is_flag=True, help="Render the published result, and measure nothing.")
+@click.option("--write", "page", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Put that table into a page.")  # fmt: skip
 @click.option("--side", is_flag=True, hidden=True, help="Measure the tree that is on the path.")
-def main(commit: str | None, pairs: int, threads: int, as_json: bool, side: bool) -> None:
+def main(
+    earlier: str | None,
+    pairs: int,
+    threads: int,
+    as_json: bool,
+    table: bool,
+    page: Path | None,
+    side: bool,
+) -> None:
     """Time this tree in pairs with COMMIT."""
     if side:
-        print(json.dumps(measure(threads)))
+        print(json.dumps({"commit": commit(), "figures": measure(threads)}))
         return
-    if commit is None:
+    if table:
+        pages.show(render(json.loads(RESULT.read_text())), page, TABLE)
+        return
+    if earlier is None:
         raise click.UsageError("Name the commit to compare with, such as a tag or HEAD~10.")
     found: dict[str, list[dict[str, float]]] = {"before": [], "here": []}
-    with checked_out(commit) as before:
+    commits = {}
+    with checked_out(earlier) as before:
         trees = {"before": before, "here": ROOT}
         for number in range(pairs):
             for name in sorted(trees, reverse=bool(number % 2)):
-                found[name].append(run_side(trees[name], threads))
+                commits[name], figures = run_side(trees[name], threads)
+                found[name].append(figures)
                 click.echo(f"pair {number + 1} of {pairs}: {name}", err=True)
     rows = {name: compared(name, found) for name in FIGURES}
-    result = {"machine": machine(), "commit": commit, "pairs": pairs, "rows": rows, "all": found}
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    print_machine(result["machine"])
-    print(f"medians of {pairs} pairs with {commit}, {threads} threads\n")
-    print("| figure | before | here | here / before | difference |")
-    print("|---|--:|--:|--:|--:|")
-    for name, row in rows.items():
-        unit = FIGURES[name]
-        print(
+    here = {**machine(), "commit": commits["here"], "threads": threads}
+    result = {"machine": here, "before": commits["before"], "pairs": pairs, "rows": rows,
+              "all": found}  # fmt: skip
+    print(json.dumps(result, indent=2) if as_json else render(result))
+
+
+def render(result: dict[str, Any]) -> str:
+    """Write a row for each figure: both medians, the median ratio and difference of the pairs."""
+    lines = [
+        "| figure | before | here | here / before | difference |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, unit in FIGURES.items():
+        row = result["rows"][name]
+        lines.append(
             f"| {name} | {row['before']:.3f} {unit} | {row['here']:.3f} {unit} |"
             f" {row['ratio']:.3f} | {row['difference']:+.3f} {unit} |"
         )
+    here = result["machine"]
+    threads = f"{here['threads']} thread" + "s" * (here["threads"] > 1)
+    sides = f"before is {result['before'][:7]}, here {here['commit'][:7]}"
+    place = f"{here['processor']}, {threads}; torch {here['versions']['torch']}"
+    lines += ["", f"Medians of {result['pairs']} pairs; {sides}. {place}.", ""]
+    return "\n".join(lines)
 
 
 def compared(name: str, found: dict[str, list[dict[str, float]]]) -> dict[str, float]:
@@ -85,35 +111,18 @@ def compared(name: str, found: dict[str, list[dict[str, float]]]) -> dict[str, f
     }
 
 
-@contextlib.contextmanager
-def checked_out(commit: str) -> Iterator[Path]:
-    """Check a commit out in a folder of its own, and take that away in the end."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        git = ["git", "-C", str(ROOT), "worktree"]
-        try:
-            subprocess.run([*git, "add", "--quiet", "--detach", str(tree), commit], check=True)
-        except subprocess.CalledProcessError:
-            raise click.UsageError(f"'{commit}' is no commit of this repository.") from None
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
-
-
-def run_side(tree: Path, threads: int) -> dict[str, float]:
-    """Measure a tree in a process of its own."""
-    path = os.pathsep.join(str(each) for each in (tree, tree / "plugins"))
+def run_side(tree: Path, threads: int) -> tuple[str, dict[str, float]]:
+    """Measure a tree in a process of its own; returns its commit, and the figures."""
     done = subprocess.run(
         [sys.executable, __file__, "--side", "--threads", str(threads)],
-        env={**os.environ, "PYTHONPATH": path, "ZOO_RUNTIMES": "none"},
+        env=environment_of(tree),
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise click.ClickException(f"{tree}: {done.stderr.strip().splitlines()[-1]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["commit"], found["figures"]
 
 
 def measure(threads: int) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 python benchmarks/combinations.py                # all of them: six minutes
 python benchmarks/combinations.py --sample 8     # of these, drawn by a seed
-python benchmarks/combinations.py --write        # each as it is proved; typed again, it goes on
+python benchmarks/combinations.py --write        # each as it is proved
+
+Typed again on the same commit and machine, `--write` goes on; elsewhere it starts anew.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 import click
 import onnx
-from report import machine, plainly, print_machine
+from report import machine, plainly, print_machine, refuse_part
 
 from zoo import pipeline
 from zoo.api import Component, FinetuneConfig, TrainConfig
@@ -87,15 +89,24 @@ def check(names: Names, workspace: Workspace, teacher: Path) -> float:
     return evaluation.accuracy
 
 
+def begun(here: dict[str, Any], result: Path = RESULT) -> dict[str, Any]:
+    """Return what was proved of this very commit on this machine; nothing of any other."""
+    if result.exists() and not here["commit"].endswith("-dirty"):
+        told: dict[str, Any] = json.loads(result.read_text())
+        if told["machine"] == here:
+            return told
+    return {"machine": here, "proved": {}}
+
+
 @click.command(help=__doc__)
 @click.option("--sample", "count", type=click.IntRange(1, len(EVERY)), help="So many of them.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--write", is_flag=True, help="Add to benchmarks/results/combinations.json.")
+@click.option("--write", is_flag=True, help="Keep in benchmarks/results/combinations.json.")
 def main(count: int | None, seed: int, as_json: bool, write: bool) -> None:
-    told: dict[str, Any] = {"machine": machine(), "proved": {}}
-    if write and RESULT.exists():
-        told["proved"] = json.loads(RESULT.read_text())["proved"]
+    refuse_part(write, count is not None, "--sample")
+    here = machine()
+    told = begun(here) if write else {"machine": here, "proved": {}}
     found = told["proved"]
     with tempfile.TemporaryDirectory() as name, plainly():
         folder = Path(name)

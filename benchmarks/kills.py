@@ -1,4 +1,4 @@
-"""Kill a training at any moment of its life and resume it: it ends as if it never had been killed.
+"""Kill a training at any moment of its life and resume it: it ends as if it had never been killed.
 
 python benchmarks/kills.py                   # 16 kills of each kind: four minutes
 python benchmarks/kills.py --kills 4 --kind finetune
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from report import machine, print_machine
+from report import machine, print_machine, refuse_part
 
 from zoo import runs
 from zoo.runs import Run
@@ -60,7 +60,7 @@ def the_run(root: Path, kind: str) -> Run:
 
 
 def check_as(run: Run, reference: Run) -> None:
-    """AssertionError where a run is not to the bit what the one that never stopped is."""
+    """AssertionError where a run is not bit-identical to the one that was never killed."""
     found = runs.load(run.folder)
     assert (found.state, found.record.error) == ("finished", None)
     assert found.record.weights_sha256 == reference.record.weights_sha256
@@ -163,11 +163,13 @@ def kill_and_resume(kind: str, folder: Path, wanted: int = KILLS) -> dict[str, i
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--write", is_flag=True, help="Write benchmarks/results/kills.json.")
 def main(kills: int, kinds: tuple[str, ...], as_json: bool, write: bool) -> None:
-    found = {}
+    part = kills < KILLS or set(kinds) != set(KINDS)
+    refuse_part(write, part, "--kind and fewer --kills")
+    here, found = machine(), {}
     for kind in kinds:
         with tempfile.TemporaryDirectory() as folder:
             found[kind] = kill_and_resume(kind, Path(folder), kills)
-    told = {"machine": machine(), "counts": found}
+    told = {"machine": here, "counts": found}
     if write:
         RESULT.write_text(json.dumps(told, indent=2) + "\n")
     if as_json:

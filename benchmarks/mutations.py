@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 from PIL import Image
-from report import machine, plainly, print_machine
+from report import machine, plainly, print_machine, refuse_part
 
 from zoo import pipeline
 from zoo.api import Component, TrainConfig
@@ -106,6 +106,8 @@ HEAD = ["change", "files", "`validate` refused, failed, intact", "`predict` refu
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--write", is_flag=True, help="Write benchmarks/results/mutations.json.")
 def main(count: int | None, seed: int, as_json: bool, write: bool) -> None:
+    refuse_part(write, count is not None, "--sample")
+    here = machine()
     numbers = list(NUMBERS) if count is None else sample(count, seed)
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name, plainly():
@@ -119,7 +121,7 @@ def main(count: int | None, seed: int, as_json: bool, write: bool) -> None:
             part = numbers[start : start + LIVES]
             results += run(model, workspace.runs_root, folder, part)
     counts = judge(results)
-    told = {"machine": machine(), "mutations": len(results), "counts": counts}
+    told = {"machine": here, "mutations": len(results), "counts": counts}
     if write:
         RESULT.write_text(json.dumps(told, indent=2) + "\n")
     if as_json:

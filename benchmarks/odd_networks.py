@@ -74,7 +74,8 @@ def render(lines: Sequence[Line], found: dict[str, Any], *, short: bool = False)
     text += "\n" + "".join(f"- {_said(line)}\n" for line in odd) + ("\n" if odd else "")
     asked = [line["answers"] for line in lines if line["answers"]]
     figures = [answers["largest"] for answers in asked if answers["largest"] is not None]
-    text += f"Each of the {len(asked)} files was asked {COUNT:,} pictures one at a time;"
+    files = "The one file" if len(asked) == 1 else f"Each of the {len(asked)} files"
+    text += f"{files} was asked {COUNT:,} pictures one at a time;"
     wrong = sum(line["outcome"] == "wrong" for line in lines)
     text += f" {wrong or 'none'} answered otherwise than PyTorch"
     text += f" (probabilities {max(figures):.1e} apart at most)." if figures else "."
@@ -112,9 +113,10 @@ def read(results: Path) -> tuple[list[Line], dict[str, Any]]:
 
 
 def place() -> dict[str, Any]:
-    """Say on what a scan was made: processor and versions."""
+    """Say what is scanned, and on what: commit, processor, versions."""
     found = machine("onnx", "onnxscript", "onnxruntime")
-    return {"processor": found["processor"].partition(" × ")[2], "versions": found["versions"]}
+    processor = found["processor"].partition(" × ")[2]
+    return {"commit": found["commit"], "processor": processor, "versions": found["versions"]}
 
 
 @click.group()
@@ -154,9 +156,9 @@ def run(
         raise click.BadParameter(f"no network or kind is called {missing[0]}. Kinds: {kinds}.")
     chosen = [each for each in NETWORKS if {each.name, each.kind} & set(only)] or NETWORKS
     chosen = sample(count, seed) if count and not only else chosen
+    found = place()
     with plainly():
         lines = scan(chosen, seconds)
-    found = place()
     if len(chosen) == len(NETWORKS):
         write(lines, found, results)
     if as_json:

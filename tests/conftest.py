@@ -60,9 +60,14 @@ def pytest_collection() -> Iterator[object]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the longest tests first: no worker has one of them left when the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("begun_first") is None)
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _warm() -> None:
-    warm.read_operators_once()
+def _warm(bench_script: Callable[[str], Any]) -> None:
+    bench_script("once").read_operators_once()
     warm.read_digits_once()
     warm.spare_the_disk()
 
@@ -78,8 +83,9 @@ def _tracer() -> Any:
 def graphs_kept(_tracer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace a classifier once, however often it is exported and validated.
 
-    For tests of what is done with files. Where a graph is under test, or that two exports are the
-    same bytes, it is traced each time.
+    For tests of what is done with files: the row "exported again" holds a graph against itself
+    there. Where a graph is under test, or that two exports are the same bytes, it is traced each
+    time.
     """
     monkeypatch.setattr("zoo.export.graph._trace", _tracer)
 
@@ -142,8 +148,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     """Make a folder once for all workers: `made_once(fill, *given)` is a copy that is one's own.
 
     `fill(folder, *given)` makes it, in the worker that comes first; the others wait for it. What
-    `fill` is called and what it is given are its address, in a folder of this session: so nothing
-    that it is made by has changed since. Without `copied` it is that of all: to be left as it is.
+    `fill` is called and what it is given are its address, in a folder of this session, so a result
+    is never stale. Without `copied` it is that of all: to be left as it is.
     """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # whose own folder stands in the session's
@@ -259,6 +265,15 @@ class Trained:
     def workspace(self) -> Workspace:
         return Workspace(runs=self.runs)
 
+    def copied(self, runs: Path) -> Trained:
+        """Return a copy in a folder that is not there yet, which may be exported or broken."""
+        shutil.copytree(self.runs, runs)
+        pretrained, finetuned = (
+            Run(runs / run.name, dataclasses.replace(run.record))
+            for run in (self.pretrained, self.finetuned)
+        )
+        return Trained(runs, pretrained, finetuned, finetuned.model)
+
 
 def train(runs: Path) -> None:
     workspace = Workspace(runs=runs)
@@ -269,23 +284,27 @@ def train(runs: Path) -> None:
     pipeline.export(finetuned, workspace=workspace)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 @pytest.fixture(scope="session")
-def trained_once(made_once: MadeOnce) -> Trained:
+def trained_once(made_once: MadeOnce) -> Iterator[Trained]:
+    """What all tests of a worker share: it is to be left as it is, which is checked in the end."""
     folder = made_once(train)
     made = {run.record.kind: run for run in every(folder)[0]}
-    return Trained(folder, made["pretrain"], made["finetune"], made["finetune"].model)
+    before = contents(folder)
+    yield Trained(folder, made["pretrain"], made["finetune"], made["finetune"].model)
+    after = contents(folder)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert not changed, "a test changed what all share; let it ask for `trained`"
 
 
 @pytest.fixture
 def trained(trained_once: Trained, tmp_path: Path) -> Trained:
     """A copy of finished runs that a test may break."""
-    runs = tmp_path / "runs"
-    shutil.copytree(trained_once.runs, runs)
-    pretrained, finetuned = (
-        Run(runs / run.name, dataclasses.replace(run.record))
-        for run in (trained_once.pretrained, trained_once.finetuned)
-    )
-    return Trained(runs, pretrained, finetuned, finetuned.model)
+    return trained_once.copied(tmp_path / "runs")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,20 @@ def test_a_combination_ends_in_a_proved_file(
     names: tuple[str, ...], script: Any, workspace: Workspace, trained_once: Trained
 ) -> None:
     script.check(names, workspace, trained_once.model)
+
+
+def test_a_scan_goes_on_with_lines_of_the_same_tree_alone(script: Any, tmp_path: Path) -> None:
+    path, here = tmp_path / "combinations.json", {"commit": "a" * 40, "threads": 1}
+    anew = {"machine": here, "proved": {}}
+    assert script.begun(here, path) == anew
+    told = {"machine": here, "proved": {"mlp denoise linear": 0.9}}
+    path.write_text(json.dumps(told))
+    assert script.begun(here, path) == told
+    for other in ({**here, "commit": "b" * 40}, {**here, "threads": 2}):
+        assert script.begun(other, path) == {"machine": other, "proved": {}}
+    dirty = {**here, "commit": "a" * 40 + "-dirty"}  # which may have been another change
+    path.write_text(json.dumps({**told, "machine": dirty}))
+    assert script.begun(dirty, path) == {"machine": dirty, "proved": {}}
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ def test_the_two_commands_come_first() -> None:
     assert second.strip() == "pip install -e '.[dev]' && pytest"
 
 
+@pytest.mark.begun_first
 def test_the_readme_from_pretraining_to_a_prediction(
     cli: Callable[..., Any], tmp_path: Path
 ) -> None:

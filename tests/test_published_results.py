@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from zoo import pipeline
 
@@ -125,3 +127,104 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
     assert not [cell["key"] for cell in cells if cell["commit"].endswith("-dirty")]
     shown = pages.read(ROOT / "docs" / "evidence.md", labels.command(folder.name))
     assert shown == (folder / "table.md").read_text().strip()
+
+
+@pytest.mark.parametrize("name", ["export_memory"])
+def test_the_page_of_benchmarks_shows_the_table_of_the_committed_result(
+    name: str, bench_script: Callable[[str], Any], pages: Any
+) -> None:
+    script = bench_script(name)
+    result = json.loads(script.RESULT.read_text())
+    made = script.render(result["networks"] if name == "export_memory" else result)
+    assert pages.read(ROOT / "benchmarks" / "README.md", script.TABLE) == made.strip()
+
+
+def test_the_committed_exports_are_of_every_network_and_small(
+    bench_script: Callable[[str], Any],
+) -> None:
+    script = bench_script("export_memory")
+    networks = json.loads(script.RESULT.read_text())["networks"]
+    assert [each["network"] for each in networks] == list(script.SIZES)
+    assert {each["verdict"] for each in networks} == {"proved"}
+    for each in networks:
+        assert each["export"]["peak_bytes"] < 4e9 < script.BEFORE[each["network"]][2] * 1e9
+
+
+def exported(name: str, **options: Any) -> dict[str, Any]:
+    took = {"seconds": 250.4, "cpu_seconds": 75.6, "peak_bytes": 1_607_921_664}
+    rows = [
+        {"name": "operators", "figure": "10 of ONNX's own"},
+        {"name": "batches 1, 2, 7", "figure": "1.2e-07 apart in 30 examples"},
+    ]
+    each = {"network": name, "bytes": 93_856_713, "export": took, "verdict": "proved", "rows": rows}
+    return {**each, **options}
+
+
+def test_a_row_of_an_export_has_what_it_took_before_and_takes(
+    bench_script: Callable[[str], Any],
+) -> None:
+    lost = exported("vgg16", bytes=None, rows=[], verdict="No file was written.")
+    lines = bench_script("export_memory").render([exported("resnet50"), lost]).splitlines()
+    before, now = "373 | 226 | 7.8", "250 | 76 | 1.61"
+    assert lines[2] == f"| ResNet-50 | 93.9 | {before} | {now} | 1, 2, 7; 30 | proved |"
+    before = "> 505 | > 376 | 13.0"
+    assert lines[3] == f"| VGG-16 | – | {before} | {now} |  | No file was written. |"
+
+
+def test_two_trees_are_compared_by_the_medians_of_their_pairs(
+    bench_script: Callable[[str], Any],
+) -> None:
+    script = bench_script("against_commit")
+    found = {
+        "before": [dict.fromkeys(script.FIGURES, value) for value in (2.0, 4.0, 8.0)],
+        "here": [dict.fromkeys(script.FIGURES, value) for value in (3.0, 4.0, 6.0)],
+    }
+    rows = {name: script.compared(name, found) for name in script.FIGURES}
+    machine = {"commit": "c" * 40, "processor": "2 × one", "threads": 1,
+               "versions": {"torch": "2.14.1"}}  # fmt: skip
+    result = {"machine": machine, "before": "b" * 40, "pairs": 3, "rows": rows, "all": found}
+    *table, empty, last = script.render(result).splitlines()
+    assert table[2] == "| step, mlp | 4.000 ms | 4.000 ms | 1.000 | +0.000 ms |"
+    assert empty == ""
+    assert last == (
+        "Medians of 3 pairs; before is bbbbbbb, here ccccccc. 2 × one, 1 thread; torch 2.14.1."
+    )
+
+
+def test_results_and_pages_are_no_change_of_what_is_measured(
+    bench_script: Callable[[str], Any], tmp_path: Path
+) -> None:
+    report = bench_script("report")
+    source, result = tmp_path / "zoo" / "code.py", tmp_path / "benchmarks" / "results" / "a.json"
+    for path in (source, result, tmp_path / "docs" / "page.md"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("before")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "Begin"]):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    result.write_text("after")
+    (tmp_path / "docs" / "page.md").write_text("after")
+    assert not report.changed(tmp_path)
+    source.write_text("after")
+    assert report.changed(tmp_path)
+    assert report.changed(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "leave_out"),
+    [
+        ("combinations", ["--sample", "2"], "--sample"),
+        ("mutations", ["--sample", "2"], "--sample"),
+        ("kills", ["--kind", "pretrain"], "--kind and fewer --kills"),
+        ("kills", ["--kills", "4"], "--kind and fewer --kills"),
+    ],
+)
+def test_a_part_is_not_written_in_place_of_the_whole(
+    name: str, options: list[str], leave_out: str, bench_script: Callable[[str], Any]
+) -> None:
+    script = bench_script(name)
+    before = script.RESULT.read_bytes()
+    found = CliRunner().invoke(script.main, [*options, "--write"])
+    assert found.exit_code == 2
+    assert f"--write keeps the whole result: leave out {leave_out}." in found.output
+    assert script.RESULT.read_bytes() == before

@@ -19,16 +19,15 @@ from zoo.pipeline import Workspace
 from zoo.pipeline.recipes import RecipeResult
 from zoo.registry import Registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.begun_first]
 
 
-def short(name: str, data: Path, runs: Path) -> tuple[RecipeResult, Workspace]:
-    """Run a built-in recipe on its complete sets for one epoch each, where it has dozens."""
+def short(
+    name: str, data: Path, runs: Path, phases: tuple[str, ...] = ("pretraining", "finetuning")
+) -> tuple[RecipeResult, Workspace]:
+    """Run a built-in recipe on its complete sets, for one epoch in these phases."""
     spec = Registry.installed().lookup("recipe", name).spec
-    once = {
-        phase: dataclasses.replace(getattr(spec, phase), epochs=1)
-        for phase in ("pretraining", "finetuning")
-    }
+    once = {phase: dataclasses.replace(getattr(spec, phase), epochs=1) for phase in phases}
     module = ModuleType("short")
     module.zoo_recipes = hookimpl(lambda: [dataclasses.replace(spec, name="short", **once)])  # type: ignore[attr-defined]
     module.zoo_recipes.__name__ = "zoo_recipes"
@@ -44,15 +43,16 @@ def published(bench_script: Callable[[str], Any], recipe: str) -> list[float]:
     return [line["accuracy"] for line in lines if line["recipe"] == recipe]
 
 
-def test_the_textbook_stays_as_poor_as_the_tutorial(
+def test_the_textbook_learns_and_stays_below_sixty_per_cent(
     real_data: Path, tmp_path: Path, bench_script: Callable[[str], Any]
 ) -> None:
     accuracies = published(bench_script, "textbook")
     assert len(accuracies) >= 5
     assert min(accuracies) > 0.25
     assert max(accuracies) < 0.60
-    result, workspace = short("textbook", real_data, tmp_path)
-    assert result.methods[0].accuracies[0] < 0.60
+    # Its finetuning at full length: after one epoch its softmax under the loss is still at chance.
+    result, workspace = short("textbook", real_data, tmp_path, ("pretraining",))
+    assert 0.25 < result.methods[0].accuracies[0] < 0.60
     assert result.proof.passed
     assert result.proof.examples == 10_000
     pretrained = pipeline.runs(workspace=workspace)[0][0]
@@ -60,7 +60,7 @@ def test_the_textbook_stays_as_poor_as_the_tutorial(
     assert pretrained.record.metrics["validation"] is None
 
 
-def test_the_transfer_done_right_reaches_ninety(
+def test_the_transfer_done_right_passes_eighty_per_cent_at_once_and_ends_at_ninety(
     real_data: Path, tmp_path: Path, bench_script: Callable[[str], Any]
 ) -> None:
     accuracies = published(bench_script, "mnist-to-fashion")

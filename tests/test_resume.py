@@ -311,6 +311,7 @@ def test_a_recipe_that_was_killed_goes_on_where_it_was(
 
 
 @pytest.mark.slow
+@pytest.mark.begun_first
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_a_run_may_be_killed_at_any_moment_of_its_life(
     kind: str, bench_script: Callable[[str], Any], tmp_path: Path

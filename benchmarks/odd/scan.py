@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import random
@@ -167,14 +166,3 @@ def _plain(message: str, workspace: Workspace, folder: str) -> str:
         message = message.replace(name, word) if name else message
     message = re.sub(r"\.zoo-draft-\w+", "DRAFT", message)
     return re.sub(r"\s+", " ", message).strip()
-
-
-@contextlib.contextmanager
-def operators_read_once() -> Iterator[None]:
-    """Let torch read its table of ONNX functions once a process, half the time of an export."""
-    with contextlib.suppress(ImportError, AttributeError):  # torch's own affair: it may change
-        from torch.onnx._internal.exporter import _registration
-
-        apis = _registration.onnxscript_apis
-        apis.get_torchlib_ops = functools.cache(apis.get_torchlib_ops)
-    yield

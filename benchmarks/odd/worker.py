@@ -6,8 +6,10 @@ import multiprocessing
 import warnings
 from multiprocessing.connection import Connection
 
+from once import read_operators_once
+
 from odd.network import Network
-from odd.scan import Result, operators_read_once, scanned
+from odd.scan import Result, scanned
 
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -67,9 +69,9 @@ def _serve(line: Connection) -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    with operators_read_once():
-        while True:
-            try:
-                line.send(scanned(by_name(line.recv())))
-            except (EOFError, BrokenPipeError, KeyboardInterrupt):
-                return  # nobody is there to ask
+    read_operators_once()
+    while True:
+        try:
+            line.send(scanned(by_name(line.recv())))
+        except (EOFError, BrokenPipeError, KeyboardInterrupt):
+            return  # nobody is there to ask

@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from zoo import pipeline
 from zoo.errors import ModelFileError, UsageError
 from zoo.export import timing
 from zoo.export.targets import ExportConfig
-from zoo.pipeline import Workspace
 from zoo.pipeline.affordable import Allowance, Pace, paced
 from zoo.pipeline.benchmarking import Measured, Timing, _percentile, _slower, benchmark
 from zoo.pipeline.timed_sides import Side, open_file
@@ -34,11 +32,10 @@ def fixed(trained_once: Any, made_once: Callable[..., Path]) -> Path:
     """A file of a fixed batch of 4, outside its run's folder."""
 
     def export(folder: Path) -> None:
+        mine = trained_once.copied(folder / "runs")
         path, config = folder / "fixed.onnx", ExportConfig(batch=4)
-        with tempfile.TemporaryDirectory() as place:  # each export is written into its run
-            runs = shutil.copytree(trained_once.runs, Path(place) / "runs")
-            run, workspace = runs / trained_once.finetuned.name, Workspace(runs=runs)
-            pipeline.export(run, path, config=config, workspace=workspace)
+        pipeline.export(mine.finetuned, path, config=config, workspace=mine.workspace)
+        shutil.rmtree(mine.runs)
 
     return made_once(export) / "fixed.onnx"
 

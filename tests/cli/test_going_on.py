@@ -20,10 +20,6 @@ Cli = Callable[..., Result]
 
 MENDED_FIRST = (
     errors.PluginFault("it broke the contract."),
-    errors.Unfit("they do not go together."),
-    errors.DataError("a class has too few pictures."),
-    errors.BadOption("batch_size: too many processes."),
-    errors.ModelFileError("the teacher is no ONNX file."),
     RuntimeError("view size is not compatible"),  # a plugin's own code, in its training
 )
 PASSING = (
@@ -34,8 +30,6 @@ PASSING = (
     errors.OutOfMemory("Out of memory."),
     errors.DataUnavailable("The decoded pictures cannot be kept: No space left on device."),
     errors.TrainingError("Process 2 of 2 was ended by SIGKILL."),
-    errors.RunError("The examples are not those that this run began with. Bring them back."),
-    errors.LoggerError("--log mlflow: the server is not there."),
     KeyboardInterrupt(),
 )
 
@@ -90,6 +84,34 @@ def test_a_loss_that_is_no_number_goes_on_at_another_rate_alone(
     for command, following in (("pretrain mlp", " --lr 0.05\n"), ("run quickstart", "is nan.\n")):
         stopped(NotFinite("The loss is nan.", 0.5))
         assert cli(*command.split(), "--quiet").stderr.endswith(following)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.PluginFault("it broke the contract."),
+        errors.Unfit("they do not go together."),
+        errors.DataError("a class has too few pictures."),
+        errors.BadOption("batch_size: too many processes."),
+        errors.ModelFileError("the teacher is no ONNX file."),
+    ],
+    ids=named,
+)
+def test_what_is_to_be_mended_first_recurs(error: ZooError) -> None:
+    assert recurs(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TrainingError("Process 2 of 2 was ended by SIGKILL."),
+        errors.RunError("The examples are not those that this run began with. Bring them back."),
+        errors.LoggerError("--log mlflow: the server is not there."),
+    ],
+    ids=named,
+)
+def test_what_may_pass_does_not_recur(error: ZooError) -> None:
+    assert not recurs(error)
 
 
 def test_every_error_says_whether_it_recurs() -> None:

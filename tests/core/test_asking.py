@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -603,5 +602,3 @@ def test_a_session_answers_what_predict_may_hand_on(trained: Any) -> None:
     assert np.isfinite(probabilities).all()
     with pytest.raises(ModelFileError, match="gives NaN or infinity"):
         pipeline.predict(trained.model, [picture])
-    with contextlib.suppress(FileNotFoundError):
-        picture.unlink()

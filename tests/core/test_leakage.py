@@ -35,6 +35,8 @@ from zoo.training import Place, outputs
 
 from .changing import MLP, ONCE, Notes, World, finetuned, place, pretrained
 
+pytestmark = pytest.mark.usefixtures("graphs_kept")
+
 FILE = "examples.safetensors"
 
 

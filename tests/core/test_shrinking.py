@@ -49,7 +49,9 @@ from zoo.pipeline.finetuning import labelled_examples
 from zoo.pipeline.samples import Samples, drawn
 from zoo.progress import Plain, reporting
 from zoo.registry import Registry
-from zoo.runs import Run
+from zoo.runs import Run, every
+
+pytestmark = pytest.mark.usefixtures("graphs_kept")
 
 INPUT = ImageInput(channels=1, height=6, width=6)
 TRAIN, HELD, TEST, UNLABELLED = 206, 21, 40, 1500
@@ -164,10 +166,15 @@ def finetuned(workspace: Workspace, backbone: Component) -> Run:
     )
 
 
+def train_few(folder: Path) -> None:
+    finetuned(workspace_with(folder), Component("mlp", widths=(16,), features=8))
+
+
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Workspace]:
-    workspace = workspace_with(tmp_path_factory.mktemp("few"))
-    return finetuned(workspace, Component("mlp", widths=(16,), features=8)), workspace
+def few(made_once: Callable[..., Path]) -> tuple[Run, Workspace]:
+    folder = made_once(train_few)
+    (run,), _ = every(folder / "runs")
+    return run, workspace_with(folder)
 
 
 def keys(images: Any) -> set[bytes]:
@@ -262,18 +269,28 @@ def test_a_large_network_is_measured_on_fewer(few: tuple[Run, Workspace]) -> Non
 # --- the choice -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def pair(few: tuple[Run, Workspace]) -> tuple[bytes, bytes]:
-    """An fp32 file and a rough int8 one: their labels differ on some noise."""
-    run, workspace = few
-    source = model_files.read(run, workspace, "test")
+def export_pair(folder: Path, run: Run) -> None:
+    source = model_files.read(run, workspace_with(run.folder.parent.parent), "test")
     twin = model_files.full_precision(source, ExportConfig(opset="18"))
     dark = np.zeros((64, *INPUT.shape), np.uint8)
     dark[:, :, :3] = 60
     card = dataclasses.replace(
         open_model(Path("twin"), twin).card, precision="int8", quantization={"max_drop": 0.005}
     )
-    return twin, finished(to_int8(twin, dark), card)
+    (folder / "twin.onnx").write_bytes(twin)
+    (folder / "small.onnx").write_bytes(finished(to_int8(twin, dark), card))
+
+
+@pytest.fixture(scope="module")
+def pair(few: tuple[Run, Workspace], made_once: Callable[..., Path]) -> tuple[bytes, bytes]:
+    """An fp32 file and a rough int8 one: their labels differ on some noise."""
+    run, _ = few
+
+    def export(folder: Path) -> None:
+        export_pair(folder, run)
+
+    folder = made_once(export)
+    return (folder / "twin.onnx").read_bytes(), (folder / "small.onnx").read_bytes()
 
 
 def chosen(pair: tuple[bytes, bytes], *, differing: int, of: int, others: int) -> Samples:

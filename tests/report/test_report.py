@@ -145,6 +145,7 @@ def test_no_model_is_asked_of_the_test_split_and_the_record_not_touched(
     assert split.tests == loads
     assert json.loads((run.folder / "run.json").read_text())["tests"] == []
     evaluation = pipeline.evaluate(run, workspace=odd)
+    assert split.tests == loads + 1
     monkeypatch.setattr("zoo.pipeline.evaluation.load_test", forbidden)
     text = page_of(run, odd).text
     assert "read 1 time for this run" in text
