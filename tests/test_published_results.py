@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -129,7 +130,19 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
     assert shown == (folder / "table.md").read_text().strip()
 
 
-@pytest.mark.parametrize("name", ["export_memory"])
+@pytest.mark.parametrize(
+    "name",
+    ["against_commit", "combinations", "export_memory", "kills", "mutations", "odd_networks"],
+)
+def test_a_published_result_is_of_a_commit(name: str) -> None:
+    if name == "odd_networks":
+        machine = json.loads((RESULTS / name / "machine.json").read_text())
+    else:
+        machine = json.loads((RESULTS / f"{name}.json").read_text())["machine"]
+    assert re.fullmatch(r"[0-9a-f]{40}", machine["commit"])  # nor -dirty, nor a version
+
+
+@pytest.mark.parametrize("name", ["export_memory", "against_commit"])
 def test_the_page_of_benchmarks_shows_the_table_of_the_committed_result(
     name: str, bench_script: Callable[[str], Any], pages: Any
 ) -> None:
