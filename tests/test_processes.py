@@ -492,7 +492,7 @@ def pair(made_once: Callable[..., Path]) -> Pair:
     return Pair(the_run(folder / "one"), the_run(folder / "runs"), found)
 
 
-@pytest.mark.begun_first
+@pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one(pair: Pair) -> None:
     follows(pair.two, pair.one)
     assert len(pair.one.metrics()) == 3
@@ -502,7 +502,7 @@ def test_two_processes_follow_the_curve_of_one(pair: Pair) -> None:
     assert [pair.two.record.metrics[name] for name in counts] == [1293, 144]
 
 
-@pytest.mark.begun_first
+@pytest.mark.slow
 def test_two_processes_make_one_run(pair: Pair) -> None:
     assert [path.name for path in pair.two.folder.parent.iterdir()] == [pair.two.name]
     assert sorted(path.name for path in pair.two.folder.iterdir()) == [
@@ -515,7 +515,7 @@ def test_two_processes_make_one_run(pair: Pair) -> None:
     assert pair.two.record.data == pair.one.record.data  # the main one alone wrote it down
 
 
-@pytest.mark.begun_first
+@pytest.mark.slow
 def test_two_processes_speak_with_one_voice(pair: Pair) -> None:
     printed = json.loads(pair.left.stdout)  # one object, and nothing after it
     assert printed["run"] == pair.two.name

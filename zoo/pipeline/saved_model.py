@@ -21,7 +21,13 @@ from zoo.pipeline.unsaved import alike, unsaved
 from zoo.progress import Silent, reporting
 from zoo.tasks import Finetuning, Pretraining, SelfTraining, Task
 from zoo.training import Place
-from zoo.training.devices import autocast, deterministic, generators_kept, lay_out
+from zoo.training.devices import (
+    autocast,
+    deterministic,
+    generators_kept,
+    lay_out,
+    seed_everything,
+)
 from zoo.training.places import innermost
 
 OWNERS = {"encoder": "backbone", "decoder": "backbone", "objective": "objective", "head": "head"}
@@ -161,7 +167,7 @@ def built_anew(
     What is drawn and not saved must not come out equal. torch's generators stay as they were.
     """
     with generators_kept(place.device), reporting(Silent()):
-        torch.manual_seed((~config.seed & 0x7FFFFFFF) ^ number)
+        seed_everything((~config.seed & 0x7FFFFFFF) ^ number)
         return again()
 
 
@@ -223,7 +229,7 @@ class _Asked:
             task.to(device).eval()
             if layout is not None:
                 lay_out(task, layout)
-            torch.manual_seed(config.seed)
+            seed_everything(config.seed)
             try:
                 return _answers(task, self._raw.to(device), decodes=_decodes(parts))
             except Exception as error:

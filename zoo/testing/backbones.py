@@ -28,6 +28,7 @@ from zoo.testing.report import (
     Skipped,
     described,
 )
+from zoo.training import seed_everything
 
 CLASSES = 3
 
@@ -191,7 +192,7 @@ def _decoder_output(built: Built) -> str:
 
 
 def _encoder_gradients(built: Built) -> str:
-    torch.manual_seed(0)
+    seed_everything(0)
 
     def classifying(backbone: Any) -> Finetuning:
         head = nn.Linear(backbone.features, CLASSES)
@@ -252,7 +253,7 @@ def _seeds(built: Built) -> str:
 
 
 def _export(built: Built) -> str:
-    torch.manual_seed(0)
+    seed_everything(0)
     head = nn.Linear(built.backbone.features, CLASSES)
     classifier = Classifier(built.preprocess, built.backbone.encoder, head)
     worst = modules.check_export(classifier, built.input, CLASSES)

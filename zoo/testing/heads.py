@@ -16,6 +16,7 @@ from zoo.tasks import Finetuning
 from zoo.testing import modules
 from zoo.testing.options import check_choices, check_options
 from zoo.testing.report import ComponentReport, Failure, Rows, Skipped
+from zoo.training import seed_everything
 
 SHAPES = ((3, 2), (17, 5), (64, 10))
 """Features and classes that every head is checked on."""
@@ -57,7 +58,7 @@ def check_head(entry: Entry, options: Mapping[str, Any]) -> ComponentReport:
 
 def _build_all(part: Part, built: list[tuple[int, int, nn.Module]]) -> str:
     for features, classes in SHAPES:
-        torch.manual_seed(0)
+        seed_everything(0)
         head = build_head(part, features, classes)
         head.eval()
         with torch.no_grad():
@@ -117,7 +118,7 @@ def _batch_mates(features: int, classes: int, head: nn.Module) -> str:
 
 
 def _state(part: Part, features: int, classes: int, head: nn.Module) -> str:
-    torch.manual_seed(1)
+    seed_everything(1)
     fresh = build_head(part, features, classes)
     return f"{modules.check_state(head, fresh, _run, _codes(features)):,} bytes, safetensors"
 

@@ -22,7 +22,7 @@ from zoo.models import Classifier
 from zoo.pipeline.saved_model import REGISTER, SHOWN
 from zoo.pipeline.unsaved import unsaved
 from zoo.testing.report import Failure, Size
-from zoo.training import Place, fit, outputs, try_step
+from zoo.training import Place, fit, outputs, seed_everything, try_step
 
 EXAMPLES = 8
 BATCH_MATES = 1e-5
@@ -39,7 +39,7 @@ def raw_bytes(input: ImageInput, count: int = EXAMPLES, seed: int = 1) -> Tensor
 
 def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """Build as training does: torch's global generators are seeded before."""
-    torch.manual_seed(seed)
+    seed_everything(seed)
     return build()
 
 

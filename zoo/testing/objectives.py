@@ -28,7 +28,7 @@ from zoo.tasks import Pretraining
 from zoo.testing import modules, samples
 from zoo.testing.options import check_choices, check_options, complete
 from zoo.testing.report import ComponentReport, Failure, Rows, Size, Skipped
-from zoo.training import Goal, fit
+from zoo.training import Goal, fit, seed_everything
 
 INPUTS = (ImageInput(channels=1, height=8, width=8), ImageInput(channels=3, height=12, width=9))
 EPOCHS = 20
@@ -140,7 +140,7 @@ def _losses(workspace: Workspace, part: Part, usable: list[tuple[Part, ImageInpu
 
 
 def _try(workspace: Workspace, part: Part, over: Part, input: ImageInput, seed: int = 0) -> Tried:
-    torch.manual_seed(seed)
+    seed_everything(seed)
     backbone = build_backbone(over, input)
     objective = build_objective(workspace, part, backbone)
     preprocess = preprocess_for(input, input, backbone)
@@ -207,7 +207,7 @@ def _run(tried: Tried) -> Any:
     inputs = tried.preprocess(tried.raw)
 
     def run(objective: nn.Module, batch: Tensor) -> Tensor:
-        torch.manual_seed(7)
+        seed_everything(7)
         losses = objective(tried.backbone, inputs, tried.raw)
         return torch.stack([losses.total.detach(), *losses.parts.values()])
 

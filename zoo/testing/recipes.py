@@ -19,7 +19,7 @@ from zoo.registry import Entry, Registry
 from zoo.tasks import Finetuning, Pretraining
 from zoo.testing import modules
 from zoo.testing.report import ComponentReport, Failure, Rows, Skipped
-from zoo.training import fit
+from zoo.training import fit, seed_everything
 
 KINDS = ("dataset", "backbone", "objective", "head")
 
@@ -66,7 +66,7 @@ def _pretrain(
     workspace: Workspace, spec: RecipeSpec, parts: dict[str, Part], trained: dict[str, Any]
 ) -> str:
     data = _described(workspace, parts, "pretrain_dataset")
-    torch.manual_seed(0)
+    seed_everything(0)
     backbone = assembly.build_backbone(parts["backbone"], data.input)
     objective = assembly.build_objective(workspace, parts["objective"], backbone)
     preprocess = assembly.preprocess_for(data.input, data.input, backbone)

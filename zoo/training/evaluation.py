@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from zoo.api import Losses, TrainConfig
 from zoo.data import Batches
 from zoo.errors import OutOfMemory, ran_out
-from zoo.training.devices import autocast
+from zoo.training.devices import autocast, seed_everything
 from zoo.training.footprint import MEMORY, batch_that_fits
 from zoo.training.places import Place
 from zoo.training.stopping import Stop, Stopped
@@ -64,7 +64,7 @@ def evaluate_losses(
     config, place = config or TrainConfig(), place or Place(batches.device)
     used = {p.device for p in module.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=used):
-        torch.manual_seed(seed)
+        seed_everything(seed)
         for whole in batches:
             batch = place.share(whole)
             with autocast(config, batches.device):
