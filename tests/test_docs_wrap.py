@@ -52,6 +52,7 @@ def says(text: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("graphs_kept")
 def test_every_command_as_typed(cli: Cli, tmp_path: Path) -> None:
     from PIL import Image
 
