@@ -61,6 +61,9 @@ WARNING = (
 # --- commands of several processes ----------------------------------------------------------
 
 
+pytestmark = pytest.mark.begun_first  # what they all ask about takes two minutes to make
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _pythons_own_handler() -> Iterator[None]:
     """What Ctrl-C means in a program, whatever it means to those who run the tests."""
