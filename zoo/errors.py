@@ -77,11 +77,7 @@ class OtherExamples(RunError):
     """A run cannot go on: its examples are others now."""
 
     _recurs = True
-
-    def __init__(self, advice: str = "") -> None:
-        super().__init__(
-            "The examples are not those that this run began with, so it cannot go on." + advice
-        )
+    TEXT = "The examples are not those that this run began with, so it cannot go on."
 
 
 class DataError(ZooError):
@@ -122,6 +118,8 @@ class OutOfMemory(ZooError):
 
     `batch` is how many examples there were at a time, where fewer may be asked.
     """
+
+    batch: int | None = None
 
     def __init__(self, message: str, batch: int | None = None) -> None:
         super().__init__(message)

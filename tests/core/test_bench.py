@@ -21,9 +21,20 @@ import torch
 from zoo import pipeline, runs
 from zoo.api import Component, Dataset, DatasetSpec, Examples, ImageInput, TrainConfig, hookimpl
 from zoo.data import labelled
-from zoo.errors import BadOption, DataError, TrainingError, Unfit, UnknownName, UsageError
+from zoo.errors import (
+    BadOption,
+    DataError,
+    OtherExamples,
+    PluginFault,
+    TrainingError,
+    Unfit,
+    UnknownName,
+    UsageError,
+    recurs,
+)
 from zoo.evidence import ledger
 from zoo.pipeline import Workspace
+from zoo.pipeline.bench import launchers
 from zoo.pipeline.bench.cells import Order, Site
 from zoo.pipeline.bench.launchers import Line, launched
 from zoo.pipeline.bench.plan import Method, steps_an_epoch
@@ -626,6 +637,17 @@ def test_parallel_jobs_make_the_same_cells(
     assert same(result) == same(made[1])
     assert len(all_runs(workspace, "pretrain")) == 2
     assert len(all_runs(workspace, "finetune")) == 8
+
+
+def test_what_went_wrong_in_a_process_is_as_final_as_it_was_there() -> None:
+    """A full disk under a plugin's feet may pass; so the error keeps, though rebuilt."""
+    passing = launchers._error("PluginFault", "backbone 'a': OSError", False)
+    assert (type(passing), str(passing)) == (PluginFault, "backbone 'a': OSError")
+    assert not recurs(passing)
+    assert recurs(launchers._error("PluginFault", "backbone 'a': KeyError", True))
+    other = launchers._error("OtherExamples", f"{OtherExamples.TEXT} Bring them back", True)
+    assert str(other) == f"{OtherExamples.TEXT} Bring them back"
+    assert launchers._error("OutOfMemory", "no memory", False).batch is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from zoo.export.original import Original
 from zoo.export.runtime import Session, open_session
 from zoo.export.targets import ExportConfig
 from zoo.export.work import cost_of
+from zoo.memory import smaller
 from zoo.pipeline import model_files
 from zoo.pipeline.exporting import _advising
 from zoo.training import outputs
@@ -101,6 +102,27 @@ def test_batches_are_halved_where_memory_ends(trained_once: Any) -> None:
     starved = dataclasses.replace(session, session=Starved(session.session, 0, []))
     with pytest.raises(OutOfMemory, match="onnxruntime ran out of memory on a single example"):
         trials.run_all(starved, images, 64)
+
+
+def test_less_is_asked_until_it_fits_or_is_as_little_as_may_be() -> None:
+    asked: list[int] = []
+
+    def fitting(most: int) -> Callable[[int], int]:
+        def call(size: int) -> int:
+            asked.append(size)
+            if size > most:
+                raise RuntimeError(TORCH)
+            return size
+
+        return call
+
+    assert smaller(fitting(10), 50, 4) == 6
+    assert asked == [50, 25, 12, 6]
+    with pytest.raises(RuntimeError, match="allocate"):
+        smaller(fitting(3), 20, 4)
+    assert asked[4:] == [20, 10, 5, 4]
+    with pytest.raises(ValueError, match="another matter"):
+        smaller(lambda size: (_ for _ in ()).throw(ValueError("another matter")), 8)
 
 
 def test_a_proof_goes_on_with_smaller_batches_and_says_so(

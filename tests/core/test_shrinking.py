@@ -35,13 +35,13 @@ from zoo.errors import DataError, OutOfMemory, ProofError
 from zoo.export.agreement import Agreement, Drop, allowed, needed
 from zoo.export.budget import Budget
 from zoo.export.graph import finished
-from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.proof import AGREEMENT, DROP, TWIN, Evidence, Proof, Reference, Row, prove
 from zoo.export.quantization import to_int8
 from zoo.export.runtime import Session
 from zoo.export.trials import run_all
 from zoo.export.work import Cost
+from zoo.memory import MEMORY
 from zoo.pipeline import ExportConfig, Workspace, assembly, candidates, model_files, shrinking
 from zoo.pipeline.candidates import Candidate, answers, measure
 from zoo.pipeline.exporting import failure

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from zoo.errors import OutOfMemory, first_line
-from zoo.export import trials
 from zoo.export.budget import Budget
 from zoo.export.card import Card
 from zoo.export.comparison import (
@@ -26,6 +25,7 @@ from zoo.export.extremes import NAMES, extremes
 from zoo.export.golden import chosen
 from zoo.export.original import Original
 from zoo.export.trials import Answers, Tried
+from zoo.memory import smaller
 
 EXTREME = "extreme inputs"
 ROUNDING = 16
@@ -67,7 +67,7 @@ class Questions:
         bounds, original = np.full(len(self.images), LOGIT_BOUND), self.original
         if original is None or self.logits is None:
             return bounds
-        exact = trials.smaller(lambda size: original.exact(self.extreme, size), self.batch)
+        exact = smaller(lambda size: original.exact(self.extreme, size), self.batch)
         if exact is not None:
             own = ROUNDING * relative(self.logits[self.examples :], exact)
             own = np.where(np.isfinite(own), own, 0.0)
@@ -104,7 +104,7 @@ def questions(card: Card, reference: Reference | None, budget: Budget) -> Questi
     images = np.concatenate([few, ends])
     together = max(3, budget.batch(len(images)))  # more than the two that it is held against
     try:
-        logits = trials.smaller(lambda size: original.logits(images, size), together)
+        logits = smaller(lambda size: original.logits(images, size), together)
     except OutOfMemory:
         raise
     except Exception as error:

@@ -11,8 +11,8 @@ import numpy as np
 
 from zoo.export.comparison import Array
 from zoo.export.extremes import NAMES
-from zoo.export.limits import MEMORY
 from zoo.export.work import Cost
+from zoo.memory import MEMORY
 
 BATCH_SIZES = (1, 2, 7, 64, 257)
 WORK = 5 * 10**11

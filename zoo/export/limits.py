@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-MEMORY = 10**9
+from zoo.memory import MEMORY
+
 LEAST = 10**7
 
 

@@ -26,12 +26,12 @@ from zoo.export.consistency import by_itself, finite_outputs, golden_inputs, gol
 from zoo.export.elsewhere import elsewhere, expecting
 from zoo.export.evidence import PYTORCH, Evidence, Reference, Row, judged
 from zoo.export.golden import Golden, chosen, count_for
-from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile
 from zoo.export.recorded import identity, structure
 from zoo.export.runtime import Array
 from zoo.export.trials import Answers
 from zoo.export.work import cost_of
+from zoo.memory import MEMORY
 
 __all__ = ["Evidence", "Proof", "Reference", "Row", "prove"]
 

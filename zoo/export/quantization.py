@@ -19,9 +19,9 @@ from zoo.export import boundary
 from zoo.export.budget import Budget
 from zoo.export.compaction import QUANTIZED, compact
 from zoo.export.halving import halve
-from zoo.export.limits import MEMORY
 from zoo.export.silence import silence
 from zoo.export.work import cost_of
+from zoo.memory import MEMORY
 
 Array = np.ndarray[Any, Any]
 Method = Literal["minmax", "entropy", "percentile"]

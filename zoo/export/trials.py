@@ -14,6 +14,7 @@ from zoo.export.card import INPUT, OUTPUTS
 from zoo.export.modelfile import ModelFile
 from zoo.export.runtime import Array, Session, open_session
 from zoo.export.runtimes import Answer, run
+from zoo.memory import smaller
 
 ONNX_REFERENCE = "onnx.reference"
 OTHER_EXAMPLES = 257
@@ -37,17 +38,6 @@ def attempt(call: Callable[[], T]) -> Tried[T]:
         return Tried(call())
     except ModelFileError as error:
         return Tried(None, str(error))
-
-
-def smaller(call: Callable[[int], T], size: int) -> T:
-    """Call with a batch size, with half of it where memory ends, and so on down to 1."""
-    while True:
-        try:
-            return call(size)
-        except OutOfMemory:
-            if size == 1:
-                raise
-            size //= 2
 
 
 def run_all(session: Session, inputs: Array, most: int) -> Answers:

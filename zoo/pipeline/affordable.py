@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 from zoo.config import size_text
+from zoo.memory import MEMORY
 
 ROUNDS = 5
 RUNS = 3
@@ -21,7 +22,7 @@ class Allowance:
     """
 
     seconds: float = 5.0
-    memory: int = 10**9
+    memory: int = MEMORY
     activations: int = 0
 
 

@@ -216,9 +216,9 @@ def preprocessing_of(backbone: nn.Module) -> Preprocessing:
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, torch.Tensor], owner: str) -> None:
-    """Load tensors by name; raises `Unfit` where they are not those of the module.
+    """Load tensors by name.
 
-    And `OutOfMemory`, which says nothing of them.
+    Raises `Unfit` where they are not those of the module, and `OutOfMemory`.
     """
     try:
         module.load_state_dict(dict(tensors))

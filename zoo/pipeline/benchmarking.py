@@ -14,10 +14,10 @@ import onnx
 
 from zoo.errors import UsageError
 from zoo.export.card import Card
-from zoo.export.limits import MEMORY
 from zoo.export.runtime import open_session
 from zoo.export.work import cost_of
 from zoo.machine import cores, processor
+from zoo.memory import MEMORY
 from zoo.pipeline.affordable import ROUNDS, Allowance
 from zoo.pipeline.timed_sides import Order, Origin, Side, open_file, open_torch, take_turn
 from zoo.pipeline.workspace import Workspace

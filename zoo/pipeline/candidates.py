@@ -13,11 +13,11 @@ import onnx
 from zoo.export import quantization
 from zoo.export.agreement import Agreement, Drop, needed
 from zoo.export.budget import Budget
-from zoo.export.limits import MEMORY
 from zoo.export.runtime import Array, open_session
 from zoo.export.timing import ratio
 from zoo.export.trials import run_all
 from zoo.export.work import cost_of
+from zoo.memory import MEMORY
 from zoo.pipeline.samples import Samples
 
 DRAFT = Path("the model")

@@ -25,12 +25,13 @@ from zoo.errors import (
 from zoo.export import golden as vectors
 from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
-from zoo.export.limits import LEAST, MEMORY
+from zoo.export.limits import LEAST
 from zoo.export.modelfile import ModelFile, open_model
 from zoo.export.proof import LOSSES, TWIN, Evidence, Proof, Reference, prove
 from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
 from zoo.folders import check_writable, workshop, write_atomic
+from zoo.memory import MEMORY
 from zoo.pipeline import model_files, shrinking
 from zoo.pipeline.candidates import DRAFT, Candidate
 from zoo.pipeline.lineage import KEY, lineage

@@ -16,6 +16,7 @@ from zoo.loggers import check_logger
 from zoo.models import Classifier, stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
+from zoo.pipeline.faults import training_guard
 from zoo.pipeline.identity import keep
 from zoo.pipeline.making import (
     augmenter,
@@ -29,7 +30,6 @@ from zoo.pipeline.making import (
     summary,
     telling,
     title,
-    training_guard,
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.trial import tried

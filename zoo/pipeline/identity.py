@@ -216,7 +216,7 @@ def _check_same(run: Run, trained: Array, held_out: Array) -> None:
     before = read(run)
     assert before is not None  # otherwise its origin would have been looked at
     if not (np.array_equal(before.trained, trained) and np.array_equal(before.held_out, held_out)):
-        raise OtherExamples
+        raise OtherExamples(OtherExamples.TEXT)
 
 
 def _tell_equal(part: Part, splits: dict[str, Digested], equal: int, root: Path) -> None:

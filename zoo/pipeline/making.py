@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import platform
 import shlex
 import shutil
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,10 @@ from zoo.errors import (
     DataError,
     OtherExamples,
     OutOfMemory,
-    PluginFault,
     ZooError,
     first_line,
     ran_out,
 )
-from zoo.isolation import place as line_of
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
 from zoo.pipeline.assembly import Part
@@ -43,7 +39,6 @@ from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import Record
 from zoo.runs import Run
-from zoo.tasks import Task
 from zoo.training import Checkpoints, Epoch, Goal, Place, holding, kept_of
 
 
@@ -209,10 +204,10 @@ def _advised(run: Run, workspace: Workspace) -> Iterator[None]:
     """Add what to type to the error of a run whose examples are others now; name want of memory."""
     try:
         yield
-    except OtherExamples:
+    except OtherExamples as error:
         raise OtherExamples(
-            f" Bring them back and type zoo resume {shlex.quote(str(run.folder))}, or train anew:"
-            f"{commands_anew(run, workspace)}"
+            f"{error} Bring them back and type zoo resume {shlex.quote(str(run.folder))}, or train"
+            f" anew:{commands_anew(run, workspace)}"
         ) from None
     except Exception as error:
         if isinstance(error, ZooError) or not ran_out(error):
@@ -306,48 +301,3 @@ def summary(
 
 def title(deed: str, parts: dict[str, Part]) -> str:
     return f"{deed} {parts['backbone'].entry.name} on {parts['dataset'].entry.name}"
-
-
-@contextlib.contextmanager
-def training_guard(parts: dict[str, Part], training: TrainConfig) -> Iterator[None]:
-    """Tell what plugins raise while they are trained in one line that names them."""
-    try:
-        yield
-    except (ZooError, OSError):
-        raise
-    except Exception as error:
-        if ran_out(error):
-            raise OutOfMemory(
-                f"Out of memory in training: {first_line(error)}. Close other programs, or train"
-                f" anew with a smaller --batch-size than {training.batch_size}."
-            ) from error
-        if os.environ.get("ZOO_STRICT") == "1":
-            raise
-        trained = [part for kind, part in parts.items() if kind != "dataset"]
-        raise training_fault("Training failed", trained, error, training) from error
-
-
-def training_fault(
-    what: str, blamed: Sequence[Part], error: Exception, training: TrainConfig
-) -> PluginFault:
-    """Tell in one line what the code of a component, one of those blamed, raised in training."""
-    names = " or ".join(f"{part.entry.owner} of plugin {part.entry.plugin}" for part in blamed)
-    small = " Type --batch-size 2 or more." if training.batch_size == 1 else ""
-    text = " ".join(str(error).split()).rstrip(".")
-    return PluginFault(
-        f"{what} in {names}: {type(error).__name__}: {text}{line_of(error)}.{small}"
-        " For the traceback, set ZOO_STRICT=1."
-    )
-
-
-def blamed(error: BaseException, tasks: Sequence[Task], parts: Mapping[str, Part]) -> list[Part]:
-    """Return the component in whose module an error was raised; all of them where none tells."""
-    owners = {
-        id(module): kind
-        for task in tasks
-        for kind, whole in task.components.items()
-        for module in whole.modules()
-    }
-    passed = [id(f.f_locals.get("self")) for f, _ in traceback.walk_tb(error.__traceback__)]
-    kinds = [owners[each] for each in passed if each in owners]
-    return [parts[kinds[-1]]] if kinds else [p for kind, p in parts.items() if kind != "dataset"]

@@ -13,11 +13,11 @@ from zoo.api import Dataset
 from zoo.export.card import NEW, Card
 from zoo.export.evidence import Row
 from zoo.export.graph import finished, to_graph
-from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile
 from zoo.export.original import Original
 from zoo.export.runtime import Array
 from zoo.export.targets import ExportConfig
+from zoo.memory import MEMORY
 from zoo.models import Classifier
 from zoo.pipeline.evaluation import accuracy_of, hold_test, load_classifier
 from zoo.pipeline.leakage import Held

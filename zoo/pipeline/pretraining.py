@@ -13,6 +13,7 @@ from zoo.data import Batches, check_counts, holdout
 from zoo.loggers import check_logger
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part, choose
+from zoo.pipeline.faults import training_guard
 from zoo.pipeline.identity import keep
 from zoo.pipeline.making import (
     augmenter,
@@ -26,7 +27,6 @@ from zoo.pipeline.making import (
     summary,
     telling,
     title,
-    training_guard,
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.teaching import Library, lending

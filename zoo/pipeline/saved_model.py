@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from zoo.api import TrainConfig
 from zoo.errors import OutOfMemory, PluginFault, ZooError, first_line, ran_out
 from zoo.isolation import place as line_of
+from zoo.memory import smaller
 from zoo.models import Classifier
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
-from zoo.pipeline.making import blamed
+from zoo.pipeline.faults import blamed
 from zoo.pipeline.unsaved import alike, unsaved
 from zoo.progress import Silent, reporting
 from zoo.tasks import Finetuning, Pretraining, SelfTraining, Task
@@ -36,7 +37,7 @@ SHOWN = 4
 FEW = 4
 """Examples that are asked at least: where memory does not suffice for these, it is told."""
 ROUNDING = {"fp32": 0.01, "bf16": 0.2}
-"""How far answers may lie apart in two layouts, by precision: a norm in parts of another."""
+"""How far two answers may lie apart in two layouts, by precision: a norm in parts of another."""
 REGISTER = "Register whatever outputs depend on as a parameter or as a persistent buffer."
 """What to write where a module's state lacks something; `zoo plugin check` says it, too."""
 
@@ -59,19 +60,15 @@ def check_saved(
     """
     if not place.main:  # what it holds is what is saved
         return
-    while True:
-        try:
-            _check(trained, again, raw, parts, config, place)
-            return
-        except Exception as error:
-            if not ran_out(error):
-                raise
-            if len(raw) <= FEW:
-                raise OutOfMemory(
-                    "Out of memory while the saved weights were checked, on a batch of"
-                    f" {len(raw)}: {first_line(error.__cause__ or error)}. Close other programs."
-                ) from error
-        raw = raw[: max(FEW, len(raw) // 2)]
+    try:
+        smaller(lambda n: _check(trained, again, raw[:n], parts, config, place), len(raw), FEW)
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemory(
+            "Out of memory while the saved weights were checked, on a batch of"
+            f" {min(FEW, len(raw))}: {first_line(error.__cause__ or error)}. Close other programs."
+        ) from error
 
 
 def _check(

@@ -17,6 +17,7 @@ from zoo.models import stages
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.evaluation import classifier_of
+from zoo.pipeline.faults import training_guard
 from zoo.pipeline.finetuning import labelled_examples, parent_record
 from zoo.pipeline.identity import keep
 from zoo.pipeline.making import (
@@ -31,7 +32,6 @@ from zoo.pipeline.making import (
     summary,
     telling,
     title,
-    training_guard,
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.trial import tried

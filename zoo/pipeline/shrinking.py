@@ -16,12 +16,12 @@ from zoo.errors import ProofError, ZooError
 from zoo.export import quantization
 from zoo.export.comparison import compare
 from zoo.export.graph import finished
-from zoo.export.limits import MEMORY
 from zoo.export.modelfile import ModelFile
 from zoo.export.proof import Reference
 from zoo.export.runtime import Array, open_session
 from zoo.export.targets import ExportConfig
 from zoo.export.trials import run_all
+from zoo.memory import MEMORY
 from zoo.pipeline.candidates import Candidate, answers, budget_of, measure, refusal
 from zoo.pipeline.model_files import Source, card_of, config_of, full_precision
 from zoo.pipeline.samples import Samples, drawn

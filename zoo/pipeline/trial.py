@@ -15,7 +15,7 @@ from zoo.errors import OutOfMemory, ZooError
 from zoo.isolation import place as line_of
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
-from zoo.pipeline.making import blamed, training_fault
+from zoo.pipeline.faults import blamed, training_fault
 from zoo.pipeline.saved_model import built_anew, changed_by_layout, check_saved
 from zoo.progress import current
 from zoo.tasks import Finetuning, SelfTraining, Task

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from zoo.api import Losses, TrainConfig
 from zoo.data import Batches
 from zoo.errors import OutOfMemory, ran_out
+from zoo.memory import MEMORY, smaller
 from zoo.training.devices import autocast, seed_everything
-from zoo.training.footprint import MEMORY, batch_that_fits
+from zoo.training.footprint import batch_that_fits
 from zoo.training.places import Place
 from zoo.training.stopping import Stop, Stopped
 
@@ -87,15 +88,12 @@ def outputs(
     module.eval()
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     size = batch_size or batch_that_fits(module, inputs[:3].to(device), memory)
-    while True:
-        try:
-            return _in_batches(module, inputs, size, device)
-        except Exception as error:
-            if not ran_out(error):
-                raise
-            if size == 1:
-                raise OutOfMemory("PyTorch ran out of memory on a single example.") from error
-            size //= 2
+    try:
+        return smaller(lambda some: _in_batches(module, inputs, some, device), size)
+    except Exception as error:
+        if not ran_out(error):
+            raise
+        raise OutOfMemory("PyTorch ran out of memory on a single example.") from error
 
 
 def _in_batches(module: nn.Module, inputs: Tensor, size: int, device: torch.device) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MEMORY = 10**9
+from zoo.memory import MEMORY
+
 LARGEST = 256
 """Examples in a batch where memory allows: more make nothing faster."""
 

@@ -394,7 +394,7 @@ class _Loop:
                 " numbers and batch statistics are each process's own."
             )
         if state["data"] != self.batches.digest():
-            raise OtherExamples
+            raise OtherExamples(OtherExamples.TEXT)
         device, held = self.batches.device, groups["weights"] | groups.get("unsaved", {})
         live = self._weights | self._unsaved
         shapes = {name: tensor.shape for name, tensor in held.items()}

@@ -20,7 +20,7 @@ import torch
 from torch.distributed import distributed_c10d
 
 from zoo import errors
-from zoo.errors import TrainingError, ZooError
+from zoo.errors import TrainingError, ZooError, recurs
 
 _VARIABLE = "ZOO_PROCESS"
 """Tells a process that was started where to meet: `PORT FOLDER`. LOCAL_RANK is its rank."""
@@ -154,7 +154,11 @@ class Team:
             return
         known = isinstance(error, ZooError)
         text = str(error) if known else f"{type(error).__name__}: {error}"
-        said = {"kind": type(error).__name__ if known else "TrainingError", "message": text}
+        said = {
+            "kind": type(error).__name__ if known else "TrainingError",
+            "message": text,
+            "recurs": recurs(error),
+        }
         with contextlib.suppress(RuntimeError, ValueError):  # they never met, or all is over
             _store().compare_set(_FAULT, "", json.dumps(said))
 
@@ -165,6 +169,7 @@ class Team:
                 said = json.loads(_store().get(_FAULT))
                 kind = getattr(errors, said["kind"], TrainingError)
                 found: ZooError = kind.__new__(kind, said["message"])
+                found._recurs = said["recurs"]
                 return found
         deadline = time.monotonic() + 5
         while self._started and not self._ended("") and time.monotonic() < deadline:

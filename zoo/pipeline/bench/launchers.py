@@ -165,6 +165,7 @@ def _error(name: str, text: str, again: bool) -> ZooError:
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, ZooError):
         known: ZooError = kind.__new__(kind, text)
+        known._recurs = again
         return known
     return (CellError if again else TrainingError)(f"A cell failed.\n{text}")
 
