@@ -248,6 +248,18 @@ def test_answers_that_come_to_depend_on_the_layout_fail_the_run(mine: Any, tmp_p
     mine.finetune(dataclasses.replace(mine.training, channels_last=False))
 
 
+def test_a_layout_is_judged_one_example_at_a_time() -> None:
+    """Rounding turns a decision of one among many; what depends on strides turns most."""
+    answers = torch.ones(64, 8)
+    turned, shifted = answers.clone(), answers * 1.001
+    turned[5] = -1
+    assert saved_model._close(turned, answers, 0.01)
+    assert saved_model._close(shifted, answers, 0.01)
+    assert not saved_model._close(answers * 1.05, answers, 0.01)
+    assert not saved_model._close(torch.cat([answers[:40], -answers[40:]]), answers, 0.01)
+    assert not saved_model._close(answers[:, :4], answers, 0.01)
+
+
 def test_no_resume_is_offered_then(cli: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "lab.py").write_text(PLUGIN)
     result = cli("--plugin", "lab.py", "finetune", "--backbone", "lab", "--quiet", "--epochs", "1")
