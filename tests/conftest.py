@@ -43,7 +43,7 @@ from zoo.api import Component, TrainConfig
 from zoo.pipeline import Workspace
 from zoo.runs import Run, every
 
-from . import warm
+from . import forked, warm
 
 ROOT = Path(__file__).resolve().parent.parent
 Result = subprocess.CompletedProcess[str]
@@ -109,15 +109,18 @@ def workspace(tmp_path: Path) -> Workspace:
 def zoo(tmp_path: Path) -> Callable[..., Result]:
     """Run the command `zoo` as a user would, in a temporary folder; output is captured.
 
-    `zoo("list", "heads")`; keywords are environment variables.
+    `zoo("list", "heads")`; keywords are environment variables. `anew` starts an interpreter: for
+    what is decided before zoo is imported.
     """
 
-    def run(*args: object, timeout: float = 120, **env: str) -> Result:
-        command = [sys.executable, "-m", "zoo", *map(str, args)]
+    def run(*args: object, timeout: float = 120, anew: bool = False, **env: str) -> Result:
+        given = {**os.environ, "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **env}
+        if not anew:
+            return forked.run(args, cwd=tmp_path, env=given, timeout=timeout)
         return subprocess.run(
-            command,
+            [sys.executable, "-m", "zoo", *map(str, args)],
             cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **env},
+            env=given,
             capture_output=True,
             text=True,
             timeout=timeout,

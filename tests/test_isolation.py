@@ -190,7 +190,7 @@ def site(make_package: Callable[..., Path], pip_install: Callable[..., Path]) ->
 def bare(zoo: Callable[..., Any]) -> Callable[..., Any]:
     """Run `zoo` without the installed plugins; stdout is buffered, as it is for a user."""
 
-    def run(*args: object, status: int = 0, **env: str) -> Any:
+    def run(*args: object, status: int = 0, **env: Any) -> Any:
         result = zoo(*args, **{"PYTHONUNBUFFERED": "", "TEST_SLEEP": "0", **env})
         assert result.returncode == status, result.stderr
         return result
@@ -507,7 +507,8 @@ def test_plugins_of_an_older_api_work_in_a_newer_zoo(
     bare: Callable[..., Any], site: Path, newer: Path, tmp_path: Path
 ) -> None:
     def result(*args: object) -> Any:
-        return json.loads(bare(*args, "--json", PYTHONPATH=f"{newer}:{site}").stdout)
+        path = f"{newer}:{site}"
+        return json.loads(bare(*args, "--json", anew=True, PYTHONPATH=path).stdout)
 
     found = result("plugins")
     assert found["api_version"] == NEXT

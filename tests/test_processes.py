@@ -31,8 +31,11 @@ from zoo.api import Component, TrainConfig
 from zoo.pipeline import Workspace
 from zoo.runs import Run
 
+from .forked import Forked
+
 Cli = Callable[..., Any]
-Process = subprocess.Popen[str]
+Process = subprocess.Popen[str] | Forked
+PIPES: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 TWO = ("--devices", "2", "--device", "cpu", "--threads", "1")
 # 1,293 examples to train on: 13 batches an epoch, the last one of 93, which two do not share
@@ -74,15 +77,16 @@ def _pythons_own_handler() -> Iterator[None]:
 
 def begin(folder: Path, *args: object, before: tuple[str, ...] = (), **env: str) -> Process:
     """Type a command, whose processes are a group of their own."""
-    command = before or (sys.executable, "-m", "zoo")
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "1000", **env}
+    if not before:
+        return Forked(args, cwd=folder, env=given, start_new_session=True, **PIPES)
     return subprocess.Popen(
-        [*command, *map(str, args)],
+        [*before, *map(str, args)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "1000", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env=given,
         text=True,
         start_new_session=True,
+        **PIPES,
     )
 
 

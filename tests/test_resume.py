@@ -21,8 +21,10 @@ from zoo.errors import RunError
 from zoo.runs import Run
 from zoo.training import Checkpoints, checkpoints
 
+from .forked import Forked
+
 Cli = Callable[..., Any]
-Process = subprocess.Popen[str]
+Process = Forked
 
 PLUGIN = '''
 import os, signal, time
@@ -149,15 +151,8 @@ def _pythons_own_handler() -> Iterator[None]:
 
 def begin(folder: Path, *args: object) -> Process:
     """Type a command, in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "zoo", *map(str, args)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    given = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return Forked(args, cwd=folder, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def the_run(root: Path, kind: str = "") -> Run:

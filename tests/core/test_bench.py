@@ -44,6 +44,8 @@ from zoo.progress import Silent, reporting
 from zoo.registry import Registry
 from zoo.runs import Run
 
+from ..forked import Forked
+
 SMALL = Component("mlp", widths=(8,), features=4)
 TINY: dict[str, Any] = {
     "objectives": ["reconstruct"],
@@ -701,11 +703,10 @@ LONG = (
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(jobs: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "zoo", *LONG]
-
-    def start(folder: Path) -> subprocess.Popen[bytes]:
+    def start(folder: Path) -> Forked:
         folder.mkdir(exist_ok=True)
-        return subprocess.Popen([*command, "--jobs", jobs], cwd=folder, stderr=subprocess.DEVNULL)
+        words = (*LONG, "--jobs", jobs)
+        return Forked(words, cwd=folder, env=os.environ, stderr=subprocess.DEVNULL)
 
     assert start(tmp_path / "whole").wait(300) == 0
     whole = pipeline.bench_table(tmp_path / "whole" / "out")
@@ -725,7 +726,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(jobs: str, tmp_pat
     assert all(cell["test_readings"] == 1 for cell in killed.cells)
 
 
-def wait_for_more(folder: Path, process: subprocess.Popen[bytes], cells: int) -> None:
+def wait_for_more(folder: Path, process: Forked, cells: int) -> None:
     """Wait until so many cells are finished and a training is under way, or the command ended."""
     for _ in range(6000):
         running = any((folder / "runs").glob("*/checkpoint/*"))
