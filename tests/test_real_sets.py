@@ -80,7 +80,7 @@ def test_convolutional_backbones_on_real_images(
 ) -> None:
     workspace = Workspace(runs=tmp_path, data=real_data)
     short = TrainConfig(epochs=1)
-    small = Component(backbone, channels=(16, 32))
+    small = Component(backbone, channels=(8, 16))
     run = pipeline.pretrain(
         small, dataset="mnist", objective="denoise", training=short, workspace=workspace
     )
