@@ -31,7 +31,10 @@ def read_file(path: Path, limit: int = RECORD_LIMIT) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-        data = file.read(limit + 1) if found.st_size <= limit else b""
+        # Python sets aside as much as it is asked for, so not the whole limit.
+        data = file.read(found.st_size + 1) if found.st_size <= limit else b""
+        if len(data) > found.st_size:  # it grows, or is one of those that tell no size
+            data += file.read(limit + 1 - len(data))
         if found.st_size > limit or len(data) > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return data

@@ -20,7 +20,7 @@ from zoo_folder.arrange import Plan
 from zoo_folder.contents import DIGEST
 from zoo_folder.layout import UNLABELLED
 
-FORMAT = 2
+FORMAT = 3
 """Of the files below; raised too when the rule by which zoo reads a picture changes."""
 
 PIXELS, DIGESTS, INDEX = "pixels.u8", "digests.sha256", "index.json"
@@ -111,7 +111,9 @@ def slot_of(root: Path, path: str, input: ImageInput) -> Path:
 def settings_of(input: ImageInput) -> str:
     """Tell everything that decides what a picture's row is, but for the picture."""
     versions = {name: metadata.version(name) for name in ("plugzoo", "pillow")}
-    return json.dumps({"format": FORMAT, "shape": input.shape, **versions})
+    # What was too large may be read with another limit.
+    limit = os.environ.get("ZOO_MAX_PIXELS", "")
+    return json.dumps({"format": FORMAT, "shape": input.shape, "limit": limit, **versions})
 
 
 def key_of(settings: str, plan: Plan) -> str:

@@ -18,8 +18,9 @@ from zoo_folder.parallel import in_order
 Row = bytes | str
 """A picture's C x H x W bytes, or why it cannot be read."""
 
-# Pillow seeks to where a damaged file points; any other number is the system's, and may pass.
-DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW)
+# A damaged file points to where there is nothing, a pipe and a file too large are no pictures;
+# any other number is the system's, and may pass.
+DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
 
 
 class Rows(Protocol):
@@ -50,6 +51,8 @@ class Reader:
             row: Row = read_picture(path, self._input).tobytes()
         except ZooError as error:
             cause = error.__context__
+            if cause is None:  # of no picture: what the environment asks for
+                raise
             if isinstance(cause, OSError) and cause.errno not in DAMAGE:
                 raise DataUnavailable(
                     f"'{shown(path)}' cannot be read: {cause.strerror}. Type the same command"

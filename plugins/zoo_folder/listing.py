@@ -18,18 +18,18 @@ IGNORED = frozenset(
 )
 """Folders that systems leave behind; hidden ones, with a dot before their name, are ignored too."""
 
-# Pillow knows these by name alone, or draws them with another program.
-NO_DECODER = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+# Pillow has no decoder of its own for these, or one that may take what is none of its business.
+NOT_READ = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Return the suffixes of the picture files that Pillow reads, in lower case: `.png`."""
+    """Return the suffixes of the picture files that are read, in lower case: `.png`."""
     from PIL import Image
 
     known = Image.registered_extensions()
     read = {suffix for suffix, name in known.items() if name in Image.OPEN}
-    without = {suffix for suffix, name in known.items() if name in NO_DECODER}
+    without = {suffix for suffix, name in known.items() if name in NOT_READ}
     return frozenset(read | {".mpo"}) - without  # a camera's pair of JPEGs, opened as a JPEG
 
 

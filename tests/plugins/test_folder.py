@@ -28,9 +28,11 @@ import pytest
 import torch
 from PIL import Image
 
+from zoo import pictures
 from zoo.api import DataError, Dataset, DataUnavailable, ImageInput, Unfit
 from zoo.data import checked
-from zoo.pictures import RULE, read_picture
+from zoo.errors import ZooError
+from zoo.pictures import NO_FORMAT, RULE, read_picture
 from zoo.progress import Plain, Silent, reporting
 from zoo.testing import assert_conforms
 from zoo_folder import FolderConfig, cache, contents, decode, making, parallel
@@ -382,6 +384,7 @@ def test_files_that_are_no_pictures_are_ignored(pets: Path) -> None:
 def test_what_counts_as_a_picture() -> None:
     common = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".mpo"}
     assert common <= suffixes()
+    assert not {".fits", ".iim"} & suffixes()  # may decompress without end, or hold anything
     assert not {".pdf", ".eps", ".ps", ".mpg", ".h5", ".txt", ".npy", ""} & suffixes()
 
 
@@ -587,8 +590,8 @@ def test_unreadable_pictures_are_listed_by_name_and_skipped(
     assert len(loaded.train) + len(loaded.test) == 17
     told = loaded.notes.about("unreadable").splitlines()
     assert told[0] == "pets: skipped: 4 unreadable:"
-    assert told[1] == "  'cats/empty.png' is no readable picture: it is of no known format"
-    assert told[2] == "  'cats/no picture.jpg' is no readable picture: it is of no known format"
+    assert told[1] == f"  'cats/empty.png' is no readable picture: {NO_FORMAT}"
+    assert told[2] == f"  'cats/no picture.jpg' is no readable picture: {NO_FORMAT}"
     assert told[3].startswith("  'dogs/cut.png' is no readable picture: ")
     assert told[4] == "  'dogs/gone.png' cannot be read: No such file or directory"
 
@@ -633,17 +636,68 @@ def test_the_next_picture_is_tested_on_where_one_cannot_be_read(tmp_path: Path) 
     assert len(loaded.of("train", "cats")) == 7
 
 
+def test_a_picture_of_another_colour_space_is_read_in_grey_too(pets: Path) -> None:
+    """Lab, as Photoshop saves it, stopped a whole folder: Pillow converts it to RGB alone."""
+    Image.new("LAB", (9, 9), (140, 200, 90)).save(pets / "cats" / "lab.tif")
+    loaded = Loaded(pets, channels=1)
+    assert len(loaded.train) + len(loaded.test) == 18
+    assert loaded.notes.texts == Loaded(pets, channels=3).notes.texts
+
+
+def test_what_a_conversion_raises_is_told_of_its_picture_alone(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Image.Image.convert
+
+    def failing(picture: Any, mode: str) -> Any:
+        if picture.size == (5, 5):
+            raise ValueError("conversion from A to B not supported")
+        return whole(picture, mode)
+
+    monkeypatch.setattr(Image.Image, "convert", failing)
+    Image.new("L", (5, 5)).save(pets / "cats" / "odd.png")
+    loaded = Loaded(pets)
+    assert len(loaded.train) + len(loaded.test) == 17
+    said = "'cats/odd.png' is no readable picture: conversion from A to B not supported"
+    assert loaded.notes.about("unreadable").endswith(said)
+
+
+def test_a_picture_too_large_is_read_with_another_limit(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (20, 20)).save(pets / "cats" / "large.png")
+    monkeypatch.setenv("ZOO_MAX_PIXELS", "399")
+    first = Loaded(pets)
+    assert "it has 400 pixels, and 399 are read at most" in first.notes.about("unreadable")
+    monkeypatch.setenv("ZOO_MAX_PIXELS", "400")
+    again = Loaded(pets)
+    assert len(again.train) + len(again.test) == 1 + len(first.train) + len(first.test)
+    monkeypatch.setenv("ZOO_MAX_PIXELS", "much")
+    with pytest.raises(ZooError, match="ZOO_MAX_PIXELS is 'much'; it takes a whole number from 1"):
+        Loaded(pets)
+
+
+def test_a_file_too_large_is_listed_and_skipped(pets: Path) -> None:
+    path = save(pets / "cats" / "huge.png", 55)
+    os.truncate(path, 2**30 + 1)  # takes no room: it has a hole
+    loaded = Loaded(pets)
+    assert len(loaded.train) + len(loaded.test) == 17
+    assert "'cats/huge.png' is no readable picture: it is larger" in loaded.notes.about(
+        "unreadable"
+    )
+
+
 def test_a_disk_that_fails_is_not_taken_for_a_damaged_picture(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Image.open
+    whole = pictures.read_file
 
-    def failing(path: Any, *args: Any, **keywords: Any) -> Any:
-        if Path(path).name == "3.png":
+    def failing(path: Path, *args: Any) -> bytes:
+        if path.name == "3.png":
             raise OSError(errno.EIO, "Input/output error")
-        return whole(path, *args, **keywords)
+        return whole(path, *args)
 
-    monkeypatch.setattr(Image, "open", failing)
+    monkeypatch.setattr(pictures, "read_file", failing)
     assert "/3.png' cannot be read: Input/output error. Type the same command again" in refused(
         pets
     )
@@ -901,7 +955,7 @@ def test_another_way_of_decoding_is_another_cache(
 def test_the_rule_of_reading_a_picture_is_the_one_that_caches_were_made_by() -> None:
     """Where this fails, the rule has changed: raise `FORMAT`, and write both down here."""
     known = hashlib.sha256(RULE.encode()).hexdigest()[:12]
-    assert (cache.FORMAT, known) == (2, "e1ab6ae9f0fa")
+    assert (cache.FORMAT, known) == (3, "ff0d401f9ca6")
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "no index", "no pixels", "index", "fields"])
@@ -1164,13 +1218,13 @@ def test_a_picture_too_large_to_be_one_is_refused_on_every_thread(
     for number in range(120):
         side = 12 if number % 2 else 8  # 144 pixels: a warning, no error of Pillow's own
         flat("L", number, (side, side)).save(tmp_path / f"pile/{number}.png")
-    whole = Image.open
+    whole = pictures.read_file
 
-    def slowly(path: Any, *args: Any, **keywords: Any) -> Any:
-        time.sleep(0.001 * (1 + int(Path(path).stem) % 3))
-        return whole(path, *args, **keywords)
+    def slowly(path: Path, *args: Any) -> bytes:
+        time.sleep(0.001 * (1 + int(path.stem) % 3))
+        return whole(path, *args)
 
-    monkeypatch.setattr(Image, "open", slowly)
+    monkeypatch.setattr(pictures, "read_file", slowly)
     filters = list(warnings.filters)
     assert len(Loaded(tmp_path / "pile").train) == 60
     assert list(warnings.filters) == filters

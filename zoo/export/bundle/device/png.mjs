@@ -1,34 +1,36 @@
-// A PNG file -> upright 8-bit RGBA pixels, read as Pillow reads them (16-bit grey is scaled,
-// 16-bit colour keeps its high byte). No dependency: the same bytes in Node and in a browser.
+// A PNG file -> upright 8-bit RGBA pixels, by the picture rule (16-bit grey is scaled, 16-bit colour
+// keeps its high byte, one transparent colour is compared at the file's own depth). No dependency:
+// the same bytes in Node and in a browser.
 
+import { checkSize, formatOf } from "./headers.mjs";
 import { grey16to8, upright } from "./picture.mjs";
 
-const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const SAMPLES = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // colour type -> samples a pixel
 const DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] };
 // prettier-ignore
 const ADAM7 = [
   [0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2],
 ];
-const MOST_PIXELS = 89_478_485; // Pillow's limit too
-
-export const isPng = (bytes) => SIGNATURE.every((value, i) => bytes[i] === value);
+const CRC = Int32Array.from({ length: 256 }, (_, n) => {
+  for (let bit = 0; bit < 8; bit++) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1;
+  return n;
+});
 
 /** Decode a PNG file; throws an Error with one clear sentence where it is none. */
 export async function decodePng(bytes) {
   const file = chunks(bytes);
   const { width, height, depth, colour } = file;
-  const raw = await inflate(file.data);
+  const passes = file.interlaced ? ADAM7 : [[0, 0, 1, 1]];
+  const raw = await inflate(file.data, passes.reduce((sum, pass) => sum + sizeOf(file, pass), 0));
   const values = new (depth === 16 ? Uint16Array : Uint8Array)(width * height * SAMPLES[colour]);
   let at = 0;
-  for (const pass of file.interlaced ? ADAM7 : [[0, 0, 1, 1]])
-    at = readPass(file, raw, at, pass, values);
+  for (const pass of passes) at = readPass(file, raw, at, pass, values);
   const data = toRgba(file, values);
   return upright({ width, height, data }, file.orientation);
 }
 
 function chunks(bytes) {
-  if (!isPng(bytes)) throw new Error("it is no PNG file");
+  if (formatOf(bytes) !== "png") throw new Error("it is no PNG file");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const file = { orientation: 1, palette: null, transparent: null };
   const data = [];
@@ -37,6 +39,9 @@ function chunks(bytes) {
     const name = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
     const body = bytes.subarray(at + 8, at + 8 + length);
     if (body.length < length) throw new Error("the PNG file is cut short");
+    // The pixels have a sum of their own.
+    if (name !== "IDAT" && at + 12 + length <= bytes.length && !sound(view, bytes, at + 4, length))
+      throw new Error(`the PNG file's ${/^[A-Za-z]{4}$/.test(name) ? name : "contents"} is damaged`);
     if (name === "IHDR") header(file, view, at + 8);
     else if (name === "PLTE") file.palette = body;
     else if (name === "tRNS") file.transparent = body;
@@ -50,6 +55,13 @@ function chunks(bytes) {
   return { ...file, data };
 }
 
+/** Whether a chunk's CRC, which is behind its name and its bytes, is theirs. */
+function sound(view, bytes, at, length) {
+  let sum = -1;
+  for (let i = at; i < at + 4 + length; i++) sum = CRC[(sum ^ bytes[i]) & 255] ^ (sum >>> 8);
+  return (sum ^ -1) === view.getInt32(at + 4 + length);
+}
+
 function header(file, view, at) {
   file.width = view.getUint32(at);
   file.height = view.getUint32(at + 4);
@@ -58,7 +70,7 @@ function header(file, view, at) {
   file.interlaced = view.getUint8(at + 12) === 1;
   if (!file.width || !file.height || !DEPTHS[file.colour]?.includes(file.depth))
     throw new Error("the PNG file's header is damaged");
-  if (file.width * file.height > MOST_PIXELS) throw new Error("the picture is too large");
+  checkSize(file.width, file.height);
 }
 
 /** Read EXIF tag 0x0112, the rotation, from a TIFF block; 1 where there is none. */
@@ -77,26 +89,48 @@ function orientationOf(block) {
   return 1;
 }
 
-async function inflate(parts) {
+/** Inflate so many bytes, and no more: what lies behind may be without end. */
+async function inflate(parts, size) {
+  const stream = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
+  const reader = stream.getReader();
+  const pieces = [];
+  let count = 0;
   try {
-    const stream = new Blob(parts).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
+    while (count < size) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      pieces.push(value);
+      count += value.length;
+    }
   } catch {
     throw new Error("the PNG file's pixels are damaged");
   }
+  reader.cancel().catch(() => {});
+  if (count < size) throw new Error("the PNG file is cut short");
+  return new Uint8Array(await new Blob(pieces).arrayBuffer());
 }
 
-/** Undo the filters of one pass (the whole picture, or one of Adam7's seven). */
-function readPass({ width, height, depth, colour }, raw, at, [x0, y0, dx, dy], values) {
-  const columns = Math.ceil((width - x0) / dx);
-  const rows = Math.ceil((height - y0) / dy);
-  if (columns <= 0 || rows <= 0) return at;
+/** Columns, rows, and bytes in a row, of one pass: the whole picture, or one of Adam7's seven. */
+function shapeOf({ width, height, depth, colour }, [x0, y0, dx, dy]) {
+  const columns = Math.max(Math.ceil((width - x0) / dx), 0);
+  const rows = columns && Math.max(Math.ceil((height - y0) / dy), 0);
+  return [columns, rows, Math.ceil((columns * SAMPLES[colour] * depth) / 8)];
+}
+
+function sizeOf(file, pass) {
+  const [, rows, stride] = shapeOf(file, pass);
+  return rows * (stride + 1);
+}
+
+/** Undo the filters of one pass. */
+function readPass(file, raw, at, pass, values) {
+  const { width, depth, colour } = file;
+  const [x0, y0, dx, dy] = pass;
+  const [columns, rows, stride] = shapeOf(file, pass);
   const samples = SAMPLES[colour];
   const step = Math.max((samples * depth) >> 3, 1);
-  const stride = Math.ceil((columns * samples * depth) / 8);
   let above = new Uint8Array(stride);
   for (let row = 0; row < rows; row++, at += stride + 1) {
-    if (at + stride + 1 > raw.length) throw new Error("the PNG file is cut short");
     const line = raw.subarray(at + 1, at + 1 + stride);
     unfilter(raw[at], line, above, step);
     above = line;
@@ -133,17 +167,23 @@ function paeth(left, up, corner) {
   return b <= c ? up : corner;
 }
 
+/** Read the transparent colour: of each sample two bytes, of which the depth says how much counts. */
+function keyOf(transparent, depth, samples) {
+  if (samples !== 1 && samples !== 3) return null;
+  if (transparent.length < 2 * samples) throw new Error("the PNG file's tRNS is damaged");
+  const level = (i) => (transparent[2 * i] << 8) | transparent[2 * i + 1];
+  return Array.from({ length: samples }, (_, i) => level(i) & (2 ** depth - 1));
+}
+
 function toRgba({ width, height, depth, colour, palette, transparent }, values) {
   const out = new Uint8Array(width * height * 4);
   let eight = values;
   if (depth === 16) eight = colour === 0 ? grey16to8(values) : values.map((value) => value >> 8);
   else if (depth < 8 && colour === 0) eight = values.map((v) => (v * 255) / ((1 << depth) - 1));
-  // Pillow compares the low byte of the transparent colour, and leaves it out for 16-bit grey.
-  const key = transparent && colour !== 3 ? [1, 3, 5].map((i) => transparent[i]) : null;
-  if (key && depth === 1) key[0] = key[0] ? 255 : 0;
+  const key = transparent && colour !== 3 ? keyOf(transparent, depth, SAMPLES[colour]) : null;
   for (let i = 0, to = 0; to < out.length; i += SAMPLES[colour], to += 4) {
     let [red, green, blue, alpha] = [eight[i], eight[i], eight[i], 255];
-    if (colour === 0) alpha = key && depth < 16 && red === key[0] ? 0 : 255;
+    if (colour === 0) alpha = key && values[i] === key[0] ? 0 : 255;
     else if (colour === 4) alpha = eight[i + 1];
     else if (colour === 3) {
       [red, green, blue] = [0, 1, 2].map((c) => palette[eight[i] * 3 + c] ?? 0);
@@ -151,7 +191,7 @@ function toRgba({ width, height, depth, colour, palette, transparent }, values) 
     } else {
       [green, blue] = [eight[i + 1], eight[i + 2]];
       if (colour === 6) alpha = eight[i + 3];
-      else if (key) alpha = red === key[0] && green === key[1] && blue === key[2] ? 0 : 255;
+      else if (key) alpha = key.every((level, c) => values[i + c] === level) ? 0 : 255;
     }
     out[to] = red;
     out[to + 1] = green;

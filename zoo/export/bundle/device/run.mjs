@@ -1,11 +1,13 @@
 // Classify picture files with the model beside this file, by onnxruntime-node.
 
-import { readFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { open, readFile } from "node:fs/promises";
 import process from "node:process";
 
+import { MOST_BYTES, checkJpeg, checkSize, formatOf } from "./headers.mjs";
 import { firstLine, openModel, parseManifest, ranked } from "./model.mjs";
 import { toInput } from "./picture.mjs";
-import { decodePng, isPng } from "./png.mjs";
+import { decodePng } from "./png.mjs";
 import { checks } from "./selftest.mjs";
 
 const HELP = `Classify picture files with the model beside this file.
@@ -24,6 +26,10 @@ const REASONS = {
   EACCES: "access is denied",
   ENOSPC: "no space is left on the device",
 };
+
+const SHARP = ["jpeg", "webp", "gif", "tiff", "avif"];
+const SPACES = ["srgb", "b-w", "rgb16", "grey16"];
+const DEPTHS = ["uchar", "ushort"];
 
 // Read when onnxruntime is loaded: newer versions would write a device's identity and a log of what
 // was run into the user's cache folder, to be sent to their makers.
@@ -65,25 +71,47 @@ async function read(name) {
   }
 }
 
-/** Decode a picture: PNG as Pillow does to the byte, anything else by sharp. */
+/** Decode a picture: PNG as Pillow does to the byte, what else Python and sharp read alike by sharp. */
 async function decode(bytes) {
-  if (isPng(bytes)) return decodePng(bytes);
+  const format = formatOf(bytes);
+  if (format === "png") return decodePng(bytes);
+  if (!SHARP.includes(format))
+    throw new Error("it is of no format that Node reads; save it as PNG or JPEG");
+  if (format === "jpeg") checkJpeg(bytes);
   const sharp = await load("sharp");
-  const picture = sharp(bytes, { ignoreIcc: true })
-    .autoOrient()
-    .toColourspace("srgb")
-    .ensureAlpha();
-  const { data, info } = await picture.raw().toBuffer({ resolveWithObject: true });
+  const picture = sharp(bytes, { ignoreIcc: true, limitInputPixels: false });
+  const { width, height, space, depth } = await picture.metadata();
+  checkSize(width, height);
+  if (!SPACES.includes(space) || !DEPTHS.includes(depth))
+    throw new Error(`it is of kind ${space}, ${depth}, which Node does not read; save it as PNG`);
+  const decoded = picture.autoOrient().toColourspace("srgb").ensureAlpha();
+  const { data, info } = await decoded.raw().toBuffer({ resolveWithObject: true });
   return { width: info.width, height: info.height, data };
+}
+
+/** Read a regular file; never waits for the writer of a pipe. */
+async function readWhole(file) {
+  const handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+  try {
+    const found = await handle.stat();
+    if (found.isDirectory()) throw new Fault(`'${file}' is a folder; name the pictures in it`);
+    const unreadable = `'${file}' is no readable picture: it is`;
+    if (!found.isFile()) throw new Fault(`${unreadable} a pipe or a device, not a file`);
+    if (found.size > MOST_BYTES)
+      throw new Fault(`${unreadable} larger than ${MOST_BYTES.toLocaleString("en-US")} bytes`);
+    return new Uint8Array(await handle.readFile());
+  } finally {
+    await handle.close();
+  }
 }
 
 async function readPicture(file, input, invert) {
   let bytes;
   try {
-    bytes = new Uint8Array(await readFile(file));
+    bytes = await readWhole(file);
   } catch (error) {
+    if (error instanceof Fault) throw error;
     if (error.code === "ENOENT") throw new Fault(`There is no picture '${file}'`);
-    if (error.code === "EISDIR") throw new Fault(`'${file}' is a folder; name the pictures in it`);
     throw new Fault(`'${file}' cannot be read: ${REASONS[error.code] ?? error.code}`);
   }
   try {

@@ -13,10 +13,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import os
+import re
+import stat
 import sys
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ try:
     import numpy as np
     import onnxruntime
     from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL.JpegImagePlugin import JpegImageFile
 except ImportError as error:
     sys.exit(f"Error: {error}. Type: pip install -r requirements.txt")
 
@@ -37,6 +42,19 @@ BLANK = b"0" * 64
 MARK = b"\x0a\x0azoo.sha256\x12\x40"
 LOOSE = 0.05
 """How far a probability may be off where another decoder gave other pixels."""
+FORMATS = (
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO",
+    "IM", "IMT", "JPEG", "JPEG2000", "MCIDAS", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD",
+    "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
+)  # fmt: skip
+"""What is read, whatever a file is called; nothing that another program would draw."""
+NO_FORMAT = "it is of no known format; save it as PNG or JPEG"
+MOST_PIXELS = 89_478_485
+"""Pixels of a picture that are decoded at most; a larger JPEG is decoded at half its size."""
+MOST_BYTES = 2**30
+ORIENTATION = 0x0112
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+NOWHERE = logging.NullHandler()
 
 
 class Fault(Exception):
@@ -120,52 +138,225 @@ def read_picture(path: Path, input: dict[str, Any], *, invert: bool = False) -> 
     """Read a picture of any size and mode as uint8 C x H x W, by the rule in model.json."""
     if input["channels"] not in (1, 3):
         raise Fault(f"Pictures have 1 or 3 channels; the input has {input['channels']}.")
+    most = most_pixels()
+    # Pillow tells of damage on a log, which without a handler is stderr.
+    logging.getLogger("PIL").addHandler(NOWHERE)
     try:
         with warnings.catch_warnings():
             # A picture too large to be one is an error; a damaged EXIF block is nobody's concern.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                opened.load()
-                picture = upright(opened)
+            pixels = fit(decode(read_file(path), most), input)
     except FileNotFoundError:
         raise Fault(f"There is no picture '{path}'.") from None
     except IsADirectoryError:
         raise Fault(f"'{path}' is a folder; name the pictures in it.") from None
     except UnidentifiedImageError:
-        raise Fault(f"'{path}' is no readable picture: it is of no known format.") from None
+        raise Fault(f"'{path}' is no readable picture: {NO_FORMAT}.") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        count = re.search("([0-9]+) pixels", str(error))
+        reason = too_large(int(count.group(1)) if count else most + 1, most)
+        raise Fault(f"'{path}' is no readable picture: {reason}.") from None
     except Exception as error:  # decoders of damaged files raise whatever they like
-        raise Fault(f"'{path}' is no readable picture: {first_line(error)}") from None
-    flat = flatten(picture).convert("L" if input["channels"] == 1 else "RGB")
-    size = (input["width"], input["height"])
-    fitted = ImageOps.fit(flat, size, method=Image.Resampling.BILINEAR, centering=(0.5, 0.5))
-    pixels = np.asarray(fitted, dtype=np.uint8)
-    pixels = pixels[None] if input["channels"] == 1 else pixels.transpose(2, 0, 1)
+        told = Fault(getattr(error, "strerror", None) or error)
+        reason = first_line(told if str(told) else error)
+        raise Fault(f"'{path}' is no readable picture: {reason}") from None
     return np.ascontiguousarray(255 - pixels if invert else pixels)
 
 
-def upright(picture: Any) -> Any:
-    """Apply the EXIF rotation; a picture whose EXIF block cannot be read has none."""
+def read_file(path: Path) -> bytes:
+    """Read a regular file of at most `MOST_BYTES`; never waits for the writer of a pipe."""
+    way = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, way)
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is a pipe or a device, not a file")
+        if found.st_size > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+        return file.read(MOST_BYTES)
+
+
+def most_pixels() -> int:
+    """Return how many pixels of a picture are decoded at most, as the environment has it."""
+    text = os.environ.get("ZOO_MAX_PIXELS")
+    if not text:
+        return MOST_PIXELS
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise Fault(
+            f"ZOO_MAX_PIXELS is '{text}'; it takes a whole number from 1, as in"
+            " ZOO_MAX_PIXELS=200000000."
+        )
+    # Pillow's own limit would be in the way.
+    if Image.MAX_IMAGE_PIXELS is not None and int(text) > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = int(text)
+    return int(text)
+
+
+def too_large(count: int, most: int) -> str:
+    """Say that a picture is too large, and what helps."""
+    return (
+        f"it has {count:,} pixels, and {most:,} are read at most (of a baseline JPEG four times as"
+        f" many); make it smaller, or set ZOO_MAX_PIXELS={count}"
+    )
+
+
+def fit(picture: Any, input: dict[str, Any]) -> np.ndarray:
+    """Turn an upright picture of mode L or RGB into C x H x W."""
+    flat = picture.convert("L" if input["channels"] == 1 else "RGB")
+    size = (input["width"], input["height"])
+    fitted = ImageOps.fit(flat, size, method=Image.Resampling.BILINEAR, centering=(0.5, 0.5))
+    pixels = np.asarray(fitted, dtype=np.uint8)
+    return pixels[None] if input["channels"] == 1 else pixels.transpose(2, 0, 1)
+
+
+def decode(data: bytes, most: int) -> Any:
+    """Decode a file of at most `most` pixels: upright, without transparency, of mode L or RGB."""
+    jpeg = data.startswith(b"\xff\xd8\xff")
+    # Not by `Image.open`, which would refuse a large JPEG before it can be halved.
+    with JpegImageFile(BytesIO(data)) if jpeg else open_picture(data, FORMATS) as picture:
+        count = decoded = picture.width * picture.height
+        if jpeg and count > MOST_PIXELS:
+            picture.draft(None, (picture.width // 2, picture.height // 2))
+            decoded = count if held_whole(picture, data) else count // 4
+        if decoded > most:
+            raise ValueError(too_large(count, most))
+        flat = netpbm(picture, data)
+        if flat is None:
+            picture.load()
+            flat = flatten(picture, data)
+        turn = {
+            2: Image.Transpose.FLIP_LEFT_RIGHT,
+            3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_270,
+            7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_90,
+        }.get(orientation(picture))
+        return flat if turn is None else flat.transpose(turn)
+
+
+def held_whole(picture: Any, data: bytes) -> bool:
+    """Say whether the decoder must hold a whole JPEG: one that is told in several scans."""
+    scan = data.rfind(b"\xff\xda", 0, picture.fp.tell())
+    return "progressive" in picture.info or data[scan + 4] < picture.layers
+
+
+def open_picture(data: bytes, formats: tuple[str, ...]) -> Any:
+    """Open a file that is of one of the formats, as far as this Pillow has them."""
+    Image.init()
+    return Image.open(BytesIO(data), formats=[name for name in formats if name in Image.OPEN])
+
+
+def orientation(picture: Any) -> Any:
+    """Return the rotation, 1 to 8, that EXIF states; where it cannot be read there is none."""
     try:
-        return ImageOps.exif_transpose(picture)
+        if picture.format == "TIFF":
+            return picture.tag_v2.get(ORIENTATION)  # gone where Pillow has applied it
+        exif = Image.Exif()
+        exif.load(picture.info.get("exif") or b"")
+        return exif.get(ORIENTATION)
     except Exception:
-        return picture.copy()
+        return None
 
 
-def flatten(picture: Any) -> Any:
-    """Return a picture without transparency, 8 bits a channel."""
+def flatten(picture: Any, data: bytes) -> Any:
+    """Return a decoded picture without transparency, of mode L or RGB."""
+    if picture.format == "TIFF" and set(picture.tag_v2.get(SAMPLE_FORMAT, (1,))) != {1}:
+        raise ValueError("its numbers are signed or floats; save it with 8 or 16 bits a channel")
+    if picture.format == "JPEG" and picture.mode == "CMYK" and "adobe" not in picture.info:
+        raise ValueError("it does not say whether its inks are inverted; save it as RGB")
+    clear = clear_pixels(picture, data)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        # Pillow's own conversion clips 16-bit grey at 255 instead of scaling it.
-        values = np.asarray(picture, dtype=np.float64)
-        # "I" and "F" do not say how deep they are; their values do.
-        deep = picture.mode.startswith("I;") or values.max(initial=0) > 255
-        scale = 255 / 65535 if deep else 1.0
-        return Image.fromarray(np.clip(values * scale, 0, 255).round().astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        above = picture.convert("RGBA")
-        ground = Image.new("RGBA", above.size, "white")
-        return Image.alpha_composite(ground, above).convert("RGB")
+        flat = Image.fromarray(scaled(np.asarray(picture), *range_of(picture)))
+    elif clear is not None:
+        flat = picture.convert("RGB") if picture.mode == "RGB" else picture.convert("L")
+    elif picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        above = picture.convert("LA") if picture.mode == "La" else picture
+        ground = Image.new("RGBA", picture.size, "white")
+        flat = Image.alpha_composite(ground, above.convert("RGBA")).convert("RGB")
+    else:
+        flat = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+    if clear is not None:
+        flat.paste("white", mask=Image.fromarray(clear))
+    return flat
+
+
+def range_of(picture: Any) -> tuple[int, bool]:
+    """Return the largest value of a deep grey picture, and whether it is black."""
+    bits = picture.tag_v2.get(BITS, (1,))[0] if picture.format == "TIFF" else 16
+    # "I" is a PNG's before Pillow 11, and a PGM's; elsewhere nothing says of what range it is.
+    stated = ("PNG", "PPM", "TIFF") if picture.mode == "I" else ("IM", "JPEG2000", "PNG", "TIFF")
+    if picture.mode != "F" and picture.format in stated and bits <= 16:
+        inverted = picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0
+        return 2**bits - 1, inverted
+    raise ValueError(
+        "it does not say which of its values is white; save it with 8 or 16 bits a channel"
+    )
+
+
+def scaled(values: np.ndarray, most: int, inverted: bool = False) -> np.ndarray:
+    """Scale whole numbers, 0 to `most`, to bytes."""
+    levels = np.rint(np.arange(most + 1) * 255 / most).astype(np.uint8)
+    levels = levels[::-1] if inverted else levels
+    out = np.empty(values.shape, np.uint8)
+    for row in range(len(values)):  # a whole picture's indices would be eight times its size
+        np.take(levels, values[row], mode="clip", out=out[row])
+    return out
+
+
+def clear_pixels(picture: Any, data: bytes) -> np.ndarray | None:
+    """Return 255 where a PNG has its one transparent colour, else 0; None where it has none.
+
+    Pillow compares what it has scaled, or the low bytes, of the one and of the other.
+    """
+    if picture.format != "PNG" or picture.mode not in ("1", "L", "I", "I;16", "RGB"):
+        return None
+    key = picture.info.pop("transparency", None)
+    if key is None:
+        return None
+    depth = data[data.index(b"IHDR") + 12]
+    values = np.asarray(picture)
+    if picture.mode == "1":
+        return np.where(values == bool(key & 1), 255, 0).astype(np.uint8)
+    if picture.mode != "RGB":
+        level = key % 2**depth
+        level = level * 255 // (2**depth - 1) if depth < 8 else level  # as Pillow scaled it
+        return np.where(values == level, 255, 0).astype(np.uint8)
+    same = (values == [level >> 8 if depth == 16 else level & 255 for level in key]).all(2)
+    if depth == 16:
+        low = np.asarray(low_bytes(data))
+        same &= (low == [level & 255 for level in key]).all(2)
+    return np.where(same, 255, 0).astype(np.uint8)
+
+
+def low_bytes(data: bytes) -> Any:
+    """Decode the low bytes of a PNG of 3 x 16 bits, of which Pillow gives the high ones."""
+    picture = open_picture(data, ("PNG",))
+    tile = picture.tile[0]
+    picture.tile = [(*tile[:3], "RGB;16L")]  # as if they stood in the other order
+    picture.load()
     return picture
+
+
+def netpbm(picture: Any, data: bytes) -> Any:
+    """Decode a binary PGM or PPM of an odd largest value; None for any other picture.
+
+    Pillow takes seconds for each million of its pixels.
+    """
+    if picture.format != "PPM" or picture.tile[0][0] != "ppm":
+        return None
+    _, _, offset, (_, most) = picture.tile[0]
+    shape = (picture.height, picture.width) + ((3,) if picture.mode == "RGB" else ())
+    kind = np.dtype(np.uint8 if most < 256 else ">u2")
+    count = int(np.prod(shape))
+    if len(data) - offset < count * kind.itemsize:
+        raise ValueError("image file is truncated")
+    values = np.frombuffer(data, kind, count, offset).reshape(shape)
+    return Image.fromarray(scaled(values, most))
 
 
 # --- the self-test ---------------------------------------------------------------------------
