@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import json
 import re
 import signal
 import socket
@@ -255,3 +256,23 @@ def test_a_port_that_is_taken(cli: Callable[..., Any], bundle_folder: Path) -> N
     assert result.exit_code == 2
     assert f"Port {port} cannot be had" in result.stderr
     assert "Type: --port 0" in result.stderr
+
+
+@pytest.mark.slow
+def test_nothing_is_given_out_and_nobody_is_starved(
+    bundle_folder: Path, bench_script: Callable[[str], Any]
+) -> None:
+    """Fewer connections than those of `python benchmarks/serving.py`, which ends in this too."""
+    script = bench_script("serving")
+    script.check(script.look(script.surround(bundle_folder), 80, 20))
+
+
+def test_the_committed_answers_are_those_that_must_be(bench_script: Callable[[str], Any]) -> None:
+    script = bench_script("serving")
+    found = json.loads(script.RESULT.read_text())
+    script.check(found)
+    assert found["path"].keys() == script.paths(Path("/bundle")).keys()
+    assert found["host"].keys() == script.hosts(8000).keys()
+    limits = [each["descriptors"] for each in found["half-open"]]
+    assert limits == [script.DESCRIPTORS, script.SCARCE]
+    assert {each["connections"] for each in found["half-open"]} == {script.CONNECTIONS}

@@ -23,8 +23,11 @@ with it a page from elsewhere would read what is served."""
 PORT = 8000
 PATIENCE = 10.0
 """Seconds that a client has for its request, and for taking in each part of the answer."""
-MOST = 64
-"""Connections at once: a browser opens six."""
+MOST, LEAST = 64, 6
+"""Connections at once, and as many where the system lets hardly any files be opened: a browser
+opens six."""
+RESERVE = 24
+"""Descriptors that are left to the interpreter."""
 TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -78,8 +81,20 @@ def _open(root: Path, names: frozenset[str], port: int) -> Server:
         raise UsageError(f"Port {port} cannot be had: {reason}. Type: --port 0") from None
 
 
+def room() -> int:
+    """Return how many connections there may be: each needs a descriptor, and one for its file."""
+    try:
+        import resource
+    except ImportError:  # Windows, which sets no such limit
+        return MOST
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return MOST
+    return max(LEAST, min(MOST, (limit - RESERVE) // 2))
+
+
 class Server(http.server.ThreadingHTTPServer):
-    """A thread for each connection, and room for `MOST`: whoever has asked goes before the idle.
+    """A thread for each connection, and room for `most`: whoever has asked goes before the idle.
 
     A new client always gets in where another has said nothing yet, or is slow to listen.
     """
@@ -88,7 +103,7 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, root: Path, names: frozenset[str], port: int) -> None:
-        self.root, self.names = root, names
+        self.root, self.names, self.most = root, names, room()
         self.idle: dict[socket.socket, float] = {}
         """Connections whose request has not come yet, and when each began, the oldest first."""
         self.busy: dict[socket.socket, float] = {}
@@ -108,7 +123,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self.lock:
-            full = len(self.idle) + len(self.busy) >= MOST
+            full = len(self.idle) + len(self.busy) >= self.most
         if full and not self._make_room():
             self.shutdown_request(request)
             return
