@@ -132,7 +132,10 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
 
 @pytest.mark.parametrize(
     "name",
-    ["against_commit", "combinations", "export_memory", "kills", "mutations", "odd_networks"],
+    [
+        *("against_commit", "combinations", "export_memory", "kills", "mutations"),
+        *("odd_networks", "serving"),
+    ],
 )
 def test_a_published_result_is_of_a_commit(name: str) -> None:
     if name == "odd_networks":
@@ -230,6 +233,7 @@ def test_results_and_pages_are_no_change_of_what_is_measured(
         ("mutations", ["--sample", "2"], "--sample"),
         ("kills", ["--kind", "pretrain"], "--kind and fewer --kills"),
         ("kills", ["--kills", "4"], "--kind and fewer --kills"),
+        ("serving", ["--connections", "9"], "fewer --connections"),
     ],
 )
 def test_a_part_is_not_written_in_place_of_the_whole(

@@ -25,8 +25,9 @@ Result = subprocess.CompletedProcess[str]
 @pytest.fixture(scope="session")
 def bundle_once(trained_once: Any, made_once: Callable[..., Path]) -> Path:
     def write(folder: Path) -> None:
-        made = folder / "bundle"
-        bundle(trained_once.finetuned, made, web=False, workspace=trained_once.workspace)
+        # A copy: the run is asked for its proof, which it writes down.
+        trained = trained_once.copied(folder / "runs")
+        bundle(trained.finetuned, folder / "bundle", web=False, workspace=trained.workspace)
 
     return made_once(write) / "bundle"
 
@@ -35,6 +36,15 @@ def bundle_once(trained_once: Any, made_once: Callable[..., Path]) -> Path:
 def bundle_folder(bundle_once: Path, tmp_path: Path) -> Path:
     """A copy, without `ort/`, that a test may break."""
     return Path(shutil.copytree(bundle_once, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def received(trained_once: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with its proof.json, as somebody gets them: without the run."""
+    folder = tmp_path_factory.mktemp("received")
+    for name in ("model.onnx", "proof.json"):
+        shutil.copy(trained_once.finetuned.folder / name, folder)
+    return folder / "model.onnx"
 
 
 @pytest.fixture

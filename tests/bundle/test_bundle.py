@@ -36,7 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
 KEYS = [
     "schema", "sha256", "name", "run", "model", "input", "outputs", "labels", "dataset",
-    "metrics", "test_readings", "license", "components", "versions", "tolerance", "golden", "files",
+    "metrics", "test_readings", "proved", "license", "components", "versions", "tolerance",
+    "golden", "files",
 ]  # fmt: skip
 
 
@@ -106,10 +107,15 @@ def test_the_seal_is_of_the_bytes_with_its_place_blank(bundle_folder: Path) -> N
 
 
 def test_the_same_file_gives_the_same_bundle(
-    bundle_folder: Path, trained: Any, tmp_path: Path
+    bundle_folder: Path, received: Path, tmp_path: Path
 ) -> None:
-    bundle(trained.model, tmp_path / "again", web=False)
-    assert tree(tmp_path / "again") == tree(bundle_folder)
+    for name in ("once", "again"):
+        bundle(received, tmp_path / name, web=False)
+    assert tree(tmp_path / "again") == tree(tmp_path / "once")
+    # Of a run, what is said of its proof differs, and nothing else.
+    pairs = zip(tree(bundle_folder).items(), tree(tmp_path / "once").values(), strict=True)
+    differ = {name for (name, one), other in pairs if one != other}
+    assert differ == {"README.md", "model.json", "proof.json"}
 
 
 def test_the_golden_tensors_are_those_of_the_proof(bundle_folder: Path) -> None:
@@ -240,17 +246,18 @@ def test_each_reading_of_the_test_split_is_told(trained: Any, tmp_path: Path) ->
     assert counted == {"evaluate": 1, "export": 2}
     folder = tmp_path / "bundle"
     bundle(trained.model, folder, web=False)
-    assert content_of(folder)["test_readings"] == counted
-    assert "had been read 3 times for this run" in (folder / "README.md").read_text()
+    # Proving it once more is a reading, too.
+    assert content_of(folder)["test_readings"] == {**counted, "validate": 1}
+    assert "had been read 4 times for this run" in (folder / "README.md").read_text()
 
 
-def test_a_proof_of_an_older_zoo_tells_no_readings(trained: Any, tmp_path: Path) -> None:
-    path = trained.model.with_name("proof.json")
+def test_a_proof_of_an_older_zoo_tells_no_readings(received: Path, tmp_path: Path) -> None:
+    path = received.with_name("proof.json")
     proof = json.loads(path.read_text())
     del proof["test_readings"]
     path.write_text(json.dumps(proof))
     folder = tmp_path / "bundle"
-    bundle(trained.model, folder, web=False)
+    bundle(received, folder, web=False)
     assert content_of(folder)["test_readings"] is None
     assert "had been read" not in (folder / "README.md").read_text()
 
@@ -278,10 +285,12 @@ def test_the_hub_reads_the_card(bundle_folder: Path) -> None:
 # --- from a run, from a file -----------------------------------------------------------------
 
 
-def test_a_proved_file_is_not_exported_again(trained: Any, tmp_path: Path) -> None:
+def test_a_proved_file_is_not_written_again(trained: Any, tmp_path: Path) -> None:
     before = tree(trained.finetuned.folder)
     made = bundle(trained.finetuned, tmp_path / "b", web=False, workspace=trained.workspace)
-    assert tree(trained.finetuned.folder) == before
+    after = tree(trained.finetuned.folder)
+    assert {name for name in after if after[name] != before.get(name)} <= {"run.json", ".lock"}
+    assert (made.proved_by, made.not_proved) == (trained.finetuned.folder, "")
     assert made.files == len(tree(made.folder))
     assert made.bytes == sum(len(data) for data in tree(made.folder).values())
 
@@ -301,7 +310,9 @@ def test_a_file_of_another_name(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match=r"'digits\.proof\.json', is not beside it\. Type: zoo expo"):
         bundle(tmp_path / "digits.onnx", tmp_path / "b", web=False)
     shutil.copy(trained.model.with_name("proof.json"), tmp_path / "digits.proof.json")
-    bundle(tmp_path / "digits.onnx", tmp_path / "b", web=False)
+    made = bundle(tmp_path / "digits.onnx", tmp_path / "b", web=False)
+    assert made.proved_by is None
+    assert made.not_proved.startswith(f"run '{trained.finetuned.name}' is neither under '")
     assert bundle_verify(tmp_path / "b").passed
 
 
@@ -317,21 +328,21 @@ def test_a_file_of_another_name(trained: Any, tmp_path: Path) -> None:
     ],
 )
 def test_a_file_needs_the_proof_of_its_bytes(
-    trained: Any, tmp_path: Path, change: dict[str, Any], said: str
+    received: Path, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
-    path = trained.model.with_name("proof.json")
+    path = received.with_name("proof.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ZooError, match=said):
-        bundle(trained.model, tmp_path / "b", web=False)
+        bundle(received, tmp_path / "b", web=False)
     assert not (tmp_path / "b").exists()
 
 
-def test_a_changed_file_is_refused(trained: Any, tmp_path: Path) -> None:
-    data = bytearray(trained.model.read_bytes())
+def test_a_changed_file_is_refused(received: Path, tmp_path: Path) -> None:
+    data = bytearray(received.read_bytes())
     data[len(data) // 2] ^= 1
-    trained.model.write_bytes(data)
+    received.write_bytes(data)
     with pytest.raises(ModelFileError):
-        bundle(trained.model, tmp_path / "b", web=False)
+        bundle(received, tmp_path / "b", web=False)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -339,13 +350,13 @@ def test_no_such_file(tmp_path: Path) -> None:
         bundle(tmp_path / "gone.onnx", tmp_path / "b", web=False)
 
 
-def test_bundling_a_file_loads_no_torch(trained: Any, tmp_path: Path) -> None:
+def test_bundling_a_file_alone_loads_no_torch(received: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from zoo.pipeline.bundling import bundle, bundle_verify;"
         "bundle(sys.argv[1], sys.argv[2], web=False); bundle_verify(sys.argv[2]);"
         "assert 'onnx' in sys.modules; assert 'torch' not in sys.modules, 'torch'"
     )
-    command = [sys.executable, "-c", code, str(trained.model), str(tmp_path / "b")]
+    command = [sys.executable, "-c", code, str(received), str(tmp_path / "b")]
     assert subprocess.run(command, capture_output=True, text=True).stderr == ""
 
 
@@ -358,54 +369,56 @@ def test_the_verb_loads_nothing_heavy() -> None:
 # --- whole or not at all ---------------------------------------------------------------------
 
 
-def test_a_folder_of_somebody_else_is_never_touched(trained: Any, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_never_touched(received: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
     for force in (False, True):
         with pytest.raises(ZooError, match="not empty and no bundle; nothing was written"):
-            bundle(trained.model, folder, web=False, force=force)
+            bundle(received, folder, web=False, force=force)
     assert tree(folder) == {"thesis.txt": b"years of work"}
     (tmp_path / "file").write_text("x")
     with pytest.raises(ZooError, match="is a file"):
-        bundle(trained.model, tmp_path / "file", web=False, force=True)
+        bundle(received, tmp_path / "file", web=False, force=True)
     with pytest.raises(ZooError, match="mkdir -p"):
-        bundle(trained.model, tmp_path / "no" / "where", web=False)
+        bundle(received, tmp_path / "no" / "where", web=False)
 
 
-def test_an_empty_folder_is_taken(trained: Any, tmp_path: Path) -> None:
+def test_an_empty_folder_is_taken(received: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    bundle(trained.model, tmp_path / "b", web=False)
+    bundle(received, tmp_path / "b", web=False)
     assert bundle_verify(tmp_path / "b").passed
 
 
 def test_an_older_bundle_is_replaced_by_force_alone(
-    trained: Any, bundle_folder: Path, tmp_path: Path
+    received: Path, bundle_folder: Path, tmp_path: Path
 ) -> None:
     (bundle_folder / "README.md").write_text("edited")
     before = tree(bundle_folder)
     with pytest.raises(ZooError, match=r"is a bundle already.*--force"):
-        bundle(trained.model, bundle_folder, web=False)
+        bundle(received, bundle_folder, web=False)
     assert tree(bundle_folder) == before
     (bundle_folder / "notes.txt").write_text("mine")
     with pytest.raises(ZooError, match=r"not of its bundle \(notes\.txt\)"):
-        bundle(trained.model, bundle_folder, web=False, force=True)
+        bundle(received, bundle_folder, web=False, force=True)
     (bundle_folder / "notes.txt").unlink()
-    bundle(trained.model, bundle_folder, web=False, force=True)
+    bundle(received, bundle_folder, web=False, force=True)
     assert bundle_verify(bundle_folder).passed
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "runs"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
 
 
-def test_a_link_to_a_folder_is_followed(trained: Any, bundle_folder: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_followed(
+    received: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "link").symlink_to(bundle_folder)
-    bundle(trained.model, tmp_path / "link", web=False, force=True)
+    bundle(received, tmp_path / "link", web=False, force=True)
     assert (tmp_path / "link").is_symlink()
     assert bundle_verify(bundle_folder).passed
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, ZooError])
 def test_what_fails_leaves_nothing_and_keeps_the_older(
-    trained: Any,
+    received: Path,
     bundle_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -419,13 +432,13 @@ def test_what_fails_leaves_nothing_and_keeps_the_older(
     monkeypatch.setattr(manifest, "write", fail)
     for folder, force in ((tmp_path / "new", False), (bundle_folder, True)):
         with pytest.raises(error):
-            bundle(trained.model, folder, web=False, force=force)
+            bundle(received, folder, web=False, force=force)
     assert tree(tmp_path) == before
     assert not (tmp_path / "new").exists()
 
 
 def test_a_rename_that_fails_brings_the_older_back(
-    trained: Any, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    received: Path, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tree(tmp_path)
     rename = Path.rename
@@ -439,7 +452,7 @@ def test_a_rename_that_fails_brings_the_older_back(
     back: list[Path] = []
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="No space left"):
-        bundle(trained.model, bundle_folder, web=False, force=True)
+        bundle(received, bundle_folder, web=False, force=True)
     assert back
     assert tree(tmp_path) == before
 
@@ -469,14 +482,14 @@ def test_another_runs_file_in_a_runs_folder_is_not_bundled(trained: Any, tmp_pat
     ],
 )
 def test_a_proof_is_not_believed_blindly(
-    trained: Any, tmp_path: Path, change: Callable[[Any], Any], words: str
+    received: Path, tmp_path: Path, change: Callable[[Any], Any], words: str
 ) -> None:
-    path = trained.model.with_name("proof.json")
+    path = received.with_name("proof.json")
     proof = json.loads(path.read_text())
     change(proof)
     path.write_text(json.dumps(proof))
     with pytest.raises(ZooError, match=words):
-        bundle(trained.model, tmp_path / "new", web=False)
+        bundle(received, tmp_path / "new", web=False)
     assert not (tmp_path / "new").exists()
 
 
@@ -524,14 +537,15 @@ def test_a_link_out_of_the_bundle_is_a_stranger(bundle_folder: Path, tmp_path: P
 
 
 def test_what_running_it_leaves_is_told_and_may_be_replaced(
-    trained: Any, bundle_folder: Path
+    received: Path, bundle_folder: Path
 ) -> None:
     for name in ("node_modules/a/b.js", "node_modules/c.js", "package-lock.json", "__pycache__/r"):
         (bundle_folder / name).parent.mkdir(parents=True, exist_ok=True)
         (bundle_folder / name).write_text("")
     found = bundle_verify(bundle_folder).faults
-    assert set(found) == {"node_modules", "package-lock.json", "__pycache__"}
-    bundle(trained.model, bundle_folder, web=False, force=True)
+    assert set(found) == {"__pycache__"}
+    assert bundle_verify(bundle_folder).ignored == ["node_modules", "package-lock.json"]
+    bundle(received, bundle_folder, web=False, force=True)
     assert bundle_verify(bundle_folder).passed
 
 
@@ -614,14 +628,14 @@ def test_a_folder_that_does_not_exist(cli: Callable[..., Any], option: str) -> N
 
 
 def test_signing_without_the_package(
-    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    received: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "key.pem").write_text("")
     monkeypatch.setitem(sys.modules, "model_signing", None)
     with pytest.raises(ZooError, match="Type: pip install model-signing pyopenssl"):
-        bundle(trained.model, tmp_path / "b", web=False, sign=tmp_path / "key.pem")
+        bundle(received, tmp_path / "b", web=False, sign=tmp_path / "key.pem")
     with pytest.raises(ZooError, match=r"There is no key.*Type: openssl ecparam"):
-        bundle(trained.model, tmp_path / "b", web=False, sign=tmp_path / "none.pem")
+        bundle(received, tmp_path / "b", web=False, sign=tmp_path / "none.pem")
     assert not (tmp_path / "b").exists()
 
 
@@ -656,13 +670,13 @@ def other_key() -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
-def test_a_signed_bundle(trained: Any, tmp_path: Path, forge: Callable[..., None]) -> None:
+def test_a_signed_bundle(received: Path, tmp_path: Path, forge: Callable[..., None]) -> None:
     for module in ("model_signing", "OpenSSL"):
         pytest.importorskip(module, reason="pip install model-signing pyopenssl")
     private, public = keys(tmp_path, "mine")
     _, stranger = keys(tmp_path, "other")
     folder = tmp_path / "b"
-    made = bundle(trained.model, folder, web=False, sign=private)
+    made = bundle(received, folder, web=False, sign=private)
     assert made.signed
     assert made.files == len(tree(folder))
     assert bundle_verify(folder).passed

@@ -392,6 +392,55 @@ def test_a_changed_model_answers_nothing(bundle_folder: Path, run_mjs: Runner) -
     assert "was changed" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (("model", "file"), "../digits.onnx", "names a file that is not of its bundle"),
+        (("golden",), "/dev/stdin", "names a file that is not of its bundle"),
+        (("labels",), list("1234567890"), "contradicts model.onnx: labels"),
+        (("metrics", "accuracy"), 0.999, "contradicts model.onnx: metrics"),
+        (("tolerance", "probabilities"), 0.5, "contradicts model.onnx: tolerance"),
+    ],
+)
+def test_a_manifest_that_lies_is_found(
+    bundle_folder: Path,
+    run_mjs: Runner,
+    forge: Callable[..., None],
+    keys: tuple[str, ...],
+    value: Any,
+    said: str,
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    forge(bundle_folder, change)
+    done = run_mjs(bundle_folder, bundle_folder / "golden" / "grey.png")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+
+
+def test_golden_vectors_that_test_nothing_fail(
+    bundle_folder: Path, run_mjs: Runner, forge: Callable[..., None]
+) -> None:
+    path = bundle_folder / "golden.json"
+    content = json.loads(path.read_text())
+    content["pictures"] = []
+    path.write_text(json.dumps(content))
+    forge(bundle_folder)
+    done = run_mjs(bundle_folder, "selftest")
+    assert "FAILED  golden.json: it has no golden pictures" in done.stdout
+    assert done.stdout.rstrip().endswith("selftest: no")
+
+
+def test_no_pipe_is_waited_for(bundle_folder: Path, run_mjs: Runner) -> None:
+    (bundle_folder / "model.onnx").unlink()
+    os.mkfifo(bundle_folder / "model.onnx")
+    done = run_mjs(bundle_folder, bundle_folder / "golden" / "grey.png")
+    assert (done.returncode, done.stderr) == (1, "Error: model.onnx is no file.\n")
+
+
 def test_without_packages_it_says_how_to_install_them(bundle_folder: Path, node: Node) -> None:
     command = ["node", str(bundle_folder / "run.mjs"), "selftest"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import hashlib
 import importlib.util
 import json
 import os
@@ -23,7 +22,9 @@ from PIL import Image
 from zoo import pictures
 from zoo.api import ImageInput
 from zoo.errors import ZooError
-from zoo.export.bundle.contents import device_files
+from zoo.export.bundle.contents import describe, device_files
+from zoo.export.card import Card
+from zoo.export.modelfile import open_model
 from zoo.export.seal import BLANK, KEY, seal
 from zoo.pipeline.bundling import bundle
 from zoo.pipeline.prediction import predict
@@ -455,7 +456,18 @@ def averaging(layout: str, batch: int | None) -> bytes:
     )
     opset = onnx.helper.make_opsetid("", 18)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    onnx.helper.set_model_props(model, {KEY: BLANK.decode()})
+    card = Card(
+        run="none",
+        labels=["a", "b", "c"],
+        input=ImageInput(channels=3, height=4, width=5),
+        components={},
+        metrics={"accuracy": 0.5},
+        weights_sha256="",
+        versions={},
+        layout=layout,
+        batch=batch,
+    )
+    onnx.helper.set_model_props(model, card.to_metadata())
     return seal(model.SerializeToString(deterministic=True))
 
 
@@ -467,17 +479,8 @@ def test_layouts_and_batch_sizes(
     data = averaging(layout, batch)
     (tmp_path / "model.onnx").write_bytes(data)
     monkeypatch.setattr(run, "HERE", tmp_path)
-    manifest = {
-        "labels": ["a", "b", "c"],
-        "input": {"name": "image", "layout": layout, "batch": batch},
-        "outputs": {"logits": "logits", "probabilities": "probabilities"},
-        "model": {
-            "file": "model.onnx",
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "oldest_onnxruntime": "1.15",
-        },
-    }
-    model = run.Model(manifest)
+    described = describe(open_model(tmp_path / "model.onnx"), "1.15", None)
+    model = run.Model({**described, "files": {"model.onnx": {"bytes": len(data)}}})
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 5), dtype=np.uint8)
     for size in (1, 2, 16):
         logits, probabilities = model.run(images, size)

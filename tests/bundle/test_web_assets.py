@@ -13,7 +13,6 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -165,9 +164,9 @@ def test_of_what_npm_says_the_cause_is_told(tarball: Path, npm: Callable[[str], 
         web_assets.find()
 
 
-def test_a_place_that_does_not_exist(trained: Any, tmp_path: Path) -> None:
+def test_a_place_that_does_not_exist(received: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"There is no file or folder '.*gone'"):
-        bundle(trained.model, tmp_path / "b", web_assets_from=tmp_path / "gone")
+        bundle(received, tmp_path / "b", web_assets_from=tmp_path / "gone")
 
 
 def test_a_cache_that_cannot_be_written(
@@ -178,8 +177,8 @@ def test_a_cache_that_cannot_be_written(
     assert files(web_assets.find()) == CONTENT
 
 
-def test_a_bundle_has_them_in_ort(tarball: Path, trained: Any, tmp_path: Path) -> None:
-    made = bundle(trained.model, tmp_path / "b", web_assets_from=tarball)
+def test_a_bundle_has_them_in_ort(tarball: Path, received: Path, tmp_path: Path) -> None:
+    made = bundle(received, tmp_path / "b", web_assets_from=tarball)
     assert made.web
     for name, data in CONTENT.items():
         assert (tmp_path / "b" / "ort" / name).read_bytes() == data
@@ -188,10 +187,10 @@ def test_a_bundle_has_them_in_ort(tarball: Path, trained: Any, tmp_path: Path) -
     assert bundle_verify(tmp_path / "b").faults == {"ort/ort.wasm.min.mjs": "was changed"}
 
 
-def test_no_bundle_without_them(trained: Any, tmp_path: Path, tarball: Path) -> None:
+def test_no_bundle_without_them(received: Path, tmp_path: Path, tarball: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ZooError, match="holds no onnxruntime-web"):
-        bundle(trained.model, tmp_path / "b", web_assets_from=tmp_path / "empty")
+        bundle(received, tmp_path / "b", web_assets_from=tmp_path / "empty")
     assert not (tmp_path / "b").exists()
     assert not list(tmp_path.glob(".b.*"))
 

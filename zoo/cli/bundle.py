@@ -11,6 +11,7 @@ import click
 from zoo.cli.options import RunName, common, progress, workspace_of
 from zoo.cli.output import print_json, table
 from zoo.errors import UsageError
+from zoo.untrusted import shown
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -103,6 +104,10 @@ def bundle(
     click.echo(
         f"{made.folder}  {made.name}: {made.files} files, {made.bytes:,} bytes{extra}{signed}"
     )
+    if made.proved_by is None:
+        click.echo(f"As its proof.json claims; not proved here: {shown(made.not_proved)}")
+    else:
+        click.echo(f"Proved here, by the run read from '{shown(made.proved_by)}'")
     folder = shlex.quote(str(made.folder))
     click.echo(f"Next: python {shlex.quote(str(made.folder / 'run.py'))} selftest")
     if made.web:
@@ -150,6 +155,9 @@ def _verify(folder: Path, public_key: Path | None, as_json: bool) -> int:
     else:
         table(("file", "fault"), sorted(found.faults.items()))
         click.echo(f"{folder}  NOT AS RECORDED")
+    if found.ignored:
+        names = ", ".join(found.ignored)
+        click.echo(f"Not checked: {names}, which npm install brings.", err=True)
     return 0 if found.passed else 1
 
 

@@ -22,6 +22,7 @@ from zoo.cli.output import percent, print_json, table
 from zoo.config import make
 from zoo.export.limits import ProofConfig
 from zoo.export.targets import ExportConfig
+from zoo.untrusted import shown
 
 MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.onnx")
 PARTIAL = click.option(
@@ -34,6 +35,7 @@ RUNTIMES = click.option(
     help="Runtimes that must give the same answers: tract, openvino, opencv, onnxruntime-node,"
     " onnxruntime-web; or none. Without it those installed are tried and told.",
 )
+SOURCES = {"run": "Run", "golden": "Golden vectors"}
 MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped", "reported": "told"}
 
 
@@ -145,6 +147,8 @@ def validate(
         print_json(proof.to_json())
     else:
         _print_proof(proof)
+        for what, place in proof.read_from.items():
+            click.echo(f"{SOURCES[what]} read from '{shown(place)}'")
         click.echo(f"{model}  {verdict[proof.verdict]}")
     if proof.verdict == "intact" and not partial:
         count = len(proof.skipped)

@@ -82,7 +82,9 @@ class Evidence:
     """All that a file can be held against. A text in place of a part says why it is not at hand.
 
     `runtimes` are those that must run the file too, `others` those that are only reported.
-    `remake` exports the file again, `at_opset` the same run at another opset.
+    `remake` exports the file again, `at_opset` the same run at another opset. `origin` says
+    whether two runs of the file's name agree, where there are two; `read_from` where the run and
+    the golden vectors were read, by `run` and `golden`.
     """
 
     reference: Reference | str
@@ -91,3 +93,5 @@ class Evidence:
     runtimes: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     at_opset: Callable[[int], bytes] | None = None
+    origin: Row | None = None
+    read_from: dict[str, str] = dataclasses.field(default_factory=dict)

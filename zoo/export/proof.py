@@ -46,7 +46,11 @@ QUANTIZED_SLACK = 0.002
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """The verdict on one file: proved, intact (nothing wrong, not all could be run) or failed."""
+    """The verdict on one file: proved, intact (nothing wrong, not all could be run) or failed.
+
+    `read_from` has the folder that the run was read from, and the file of the golden vectors, by
+    `run` and `golden`; it is empty for a file that was exported just now.
+    """
 
     verdict: Verdict
     file_sha256: str
@@ -59,6 +63,7 @@ class Proof:
     golden: Golden | None
     torch_version: str = torch.__version__
     onnxruntime_version: str = onnxruntime.__version__
+    read_from: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -74,6 +79,8 @@ class Proof:
 
     def to_json(self) -> dict[str, Any]:
         plain = dataclasses.asdict(dataclasses.replace(self, golden=None))
+        if not self.read_from:
+            del plain["read_from"]
         golden = self.golden.to_json() if self.golden else None
         return {"passed": self.passed, **plain, "golden": golden}
 
@@ -88,7 +95,8 @@ def prove(file: ModelFile, evidence: Evidence, *, memory: int = MEMORY) -> Proof
     card = file.card
     reference = evidence.reference if isinstance(evidence.reference, Reference) else None
     budget = Budget(cost_of(file.model), memory)
-    rows = [*structure(file, reference), *identity(card, evidence.reference)]
+    rows = [*structure(file, reference), *([evidence.origin] if evidence.origin else [])]
+    rows += identity(card, evidence.reference)
     inputs = _inputs(file, evidence, budget)
     asked = asking.questions(card, reference, budget)
     few = asked.images if reference is not None and reference.twin is None else asked.images[:0]
@@ -139,6 +147,7 @@ def prove(file: ModelFile, evidence: Evidence, *, memory: int = MEMORY) -> Proof
         comparison=found,
         batch_sizes=full.spread.value[1] if full.spread.value else (),
         golden=_new_golden(card, reference, full.answers.value),
+        read_from=evidence.read_from,
     )
 
 

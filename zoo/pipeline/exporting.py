@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import runs
 from zoo.config import size_text
 from zoo.errors import (
     ModelFileError,
@@ -27,7 +26,7 @@ from zoo.export.comparison import softmax32
 from zoo.export.golden import Golden, proof_path
 from zoo.export.limits import LEAST
 from zoo.export.modelfile import ModelFile, open_model
-from zoo.export.proof import LOSSES, TWIN, Evidence, Proof, Reference, prove
+from zoo.export.proof import LOSSES, TWIN, Evidence, Proof, Reference, Row, prove
 from zoo.export.runtimes import how_to_install, installed
 from zoo.export.targets import TARGETS, ExportConfig, settled
 from zoo.folders import check_writable, workshop, write_atomic
@@ -36,14 +35,17 @@ from zoo.pipeline import model_files, shrinking
 from zoo.pipeline.candidates import DRAFT, Candidate
 from zoo.pipeline.lineage import KEY, lineage
 from zoo.pipeline.model_files import Source
+from zoo.pipeline.provenance import Provenance, provenance
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
 from zoo.training import cpu_threads
+from zoo.untrusted import parse_json, read_file
 
 __all__ = ["ExportConfig", "Exported", "export", "validate"]
 
 INSTALLED, NONE = "installed", "none"
+ONE_RUN = "one run of that name"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,23 +146,41 @@ def validate(
 ) -> Proof:
     """Prove a file that zoo exported once more, by all that is at hand.
 
-    The run is the one given, the one whose folder the file lies in, or the one of the file's
-    metadata under the runs folder; golden vectors are those of the `proof.json` beside the file,
-    or beside it in its run. What is not there is skipped, and the verdict `intact` at best. Test
-    examples that were left out of the file's own measure are left out again. `memory` is as for
-    `export`. Raises `ModelFileError` for a file whose structure is not sound, and `OutOfMemory`.
+    The run is the one given, the one of the file's metadata under the runs folder, or the one
+    whose folder the file lies in; where both are there and differ, the proof fails. Golden vectors
+    are those of the `proof.json` in the run, or beside the file. The proof says what was read
+    where. What is not there is skipped, and the verdict `intact` at best. Test examples that were
+    left out of the file's own measure are left out again. `memory` is as for `export`. Raises
+    `ModelFileError` for a file whose structure is not sound, and `OutOfMemory`.
     """
     workspace = workspace or Workspace()
     file = open_model(Path(model))
+    if run is not None:
+        origin = Provenance(workspace.finetuned(run))
+    else:
+        origin = provenance(file.path, file.card, workspace)
+    return prove_again(file, origin, runtimes=runtimes, memory=memory, workspace=workspace)
+
+
+def prove_again(
+    file: ModelFile,
+    origin: Provenance,
+    *,
+    runtimes: Sequence[str] | None = None,
+    memory: int = MEMORY,
+    workspace: Workspace,
+) -> Proof:
+    """Prove a sound file by the run that it came from, if that is at hand; as `validate` does."""
     gates, others = _chosen(runtimes, file.card.target or None)
-    found = workspace.finetuned(run) if run is not None else _origin(file, workspace)
-    golden = _golden_beside(file, found)
+    found, (golden, read_from) = origin.run, _golden_of(file, origin)
     way = "Type: zoo export RUN --batch {}" if file.card.batch else ""
     with _advising(memory, "The proof was not finished: ", way):
         if isinstance(found, str):
-            return prove(file, Evidence(found, golden, found, gates, others), memory=memory)
+            evidence = Evidence(found, golden, found, gates, others)
+            return prove(file, dataclasses.replace(evidence, read_from=read_from), memory=memory)
         with cpu_threads(found.record.threads):
             evidence = _evidence(file, found, golden, gates, others, workspace, memory)
+            evidence = dataclasses.replace(evidence, origin=_two(origin), read_from=read_from)
             return prove(file, evidence, memory=memory)
 
 
@@ -255,35 +275,32 @@ def _at_opset(source: Source, file: ModelFile) -> Callable[[int], bytes]:
     return export_at
 
 
-def _origin(file: ModelFile, workspace: Workspace) -> Run | str:
-    """Find the run that a file came from, or say where it was looked for."""
-    name = file.card.run
-    beside = file.path.resolve().parent
-    places = [beside, workspace.runs_root / name] if Path(name).name == name else [beside]
-    for folder in places:
-        if (folder / "run.json").is_file():
-            run = runs.load(folder)
-            if run.record.run == name:
-                return workspace.finetuned(run)
-    return (
-        f"run '{name}' is neither in the file's folder nor under '{workspace.runs_root}';"
-        " name it with --run FOLDER"
-    )
+def _two(origin: Provenance) -> Row | None:
+    """Say whether the run beside a file is the user's own of that name, where there are both."""
+    if origin.beside is None:
+        return None
+    folders = f"'{origin.folder}' and '{origin.beside}'"
+    if origin.differ:
+        return Row(ONE_RUN, "failed", f"{folders} differ: {origin.differ}")
+    return Row(ONE_RUN, "passed", f"{folders} agree")
 
 
-def _golden_beside(file: ModelFile, run: Run | str) -> Golden | str:
-    """Read the golden vectors of the proof that was written with these bytes."""
+def _golden_of(file: ModelFile, origin: Provenance) -> tuple[Golden | str, dict[str, str]]:
+    """Read the golden vectors of the proof of these bytes; say too what was read where."""
+    run, read_from = origin.folder, {}
     places = [proof_path(file.path), file.path.with_name("proof.json")]
-    if isinstance(run, Run):
-        places += sorted(run.folder.glob("*proof.json"))
+    if run is not None:
+        read_from["run"] = str(run)
+        places = [*sorted(run.glob("*proof.json")), *places]
     for path in places:
         try:
-            content = json.loads(path.read_bytes())
+            content = parse_json(read_file(path))
         except (OSError, ValueError):
             continue
         if isinstance(content, dict) and content.get("file_sha256") == file.sha256:
-            return vectors.from_json(content.get("golden"), path)
-    return f"no {proof_path(file.path).name} of these bytes stands beside the file"
+            golden = vectors.from_json(content.get("golden"), path)
+            return golden, {**read_from, "golden": str(path)}
+    return f"no {proof_path(file.path).name} of these bytes stands beside the file", read_from
 
 
 def _own_golden(source: Source, made: shrinking.Made) -> Golden:

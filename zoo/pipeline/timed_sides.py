@@ -16,6 +16,7 @@ from zoo.errors import ModelFileError, RunError, UsageError, ZooError
 from zoo.export import timing
 from zoo.export.card import Card
 from zoo.pipeline.affordable import Allowance, Pace, paced
+from zoo.pipeline.provenance import places
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.runs import Run
@@ -68,17 +69,16 @@ class Origin:
 
     def of(self, path: Path, card: Card) -> Run:
         """Find it by its name and its weights; raises `RunError`."""
-        places = [path.resolve().parent, self.workspace.runs_root / Path(card.run).name]
-        if self.run is not None:
-            places = [self.run.folder]
-        for folder in places:
+        given = [] if self.run is None else [self.run.folder]
+        for folder in given or places(path, card, self.workspace):
             with contextlib.suppress(RunError):
                 found = runs.load(folder)
                 same = found.record.weights_sha256 == card.weights_sha256
                 if found.record.run == card.run and same:
                     return self.workspace.finetuned(found)
-        looked = " nor ".join(f"'{place}'" for place in places)
-        raise RunError(f"its run '{card.run}', with its weights, is not in {looked}.")
+        looked = [self.run.folder] if self.run else [self.workspace.runs_root, path.parent]
+        named = " nor ".join(f"'{place}'" for place in looked)
+        raise RunError(f"its run '{card.run}', with its weights, is not in {named}.")
 
 
 def open_file(

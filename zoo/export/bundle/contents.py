@@ -66,24 +66,28 @@ def assemble(
     proof: dict[str, Any],
     target: Path,
     *,
+    proved: bool = False,
     web: dict[str, bytes],
     finish: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, Any]:
     """Write the bundle of a proved file as `target`, and return its manifest.
 
-    `web` are the files of `ort/`; `finish` works on the whole draft, before it gets its name.
+    `proved` says that the proof was made here; else it is what came with the file. `web` are the
+    files of `ort/`; `finish` works on the whole draft, before it gets its name.
     """
     # Within a folder beside the target, so that a rename makes it appear at once.
     with workshop(target) as place:
         draft = place / target.name
         draft.mkdir()
-        _fill(draft, model, proof, web)
+        _fill(draft, model, proof, web, proved)
         finish(draft)
         _rename(draft, target, place / "older")
     return manifest.read(target)
 
 
-def _fill(folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, bytes]) -> None:
+def _fill(
+    folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, bytes], proved: bool
+) -> None:
     card = model.card
     oldest = oldest_onnxruntime(model.opset, model.ir_version) or "1.15"
     (folder / MODEL).write_bytes(model.data)
@@ -100,7 +104,7 @@ def _fill(folder: Path, model: ModelFile, proof: dict[str, Any], web: dict[str, 
     for name, data in web.items():
         (folder / WEB).mkdir(exist_ok=True)
         (folder / WEB / name).write_bytes(data)
-    facts = describe(model, oldest, proof.get("test_readings"))
+    facts = describe(model, oldest, proof.get("test_readings"), proved=proved)
     text = model_card.write(facts, proof, quantization=card.quantization, web=bool(web))
     (folder / "README.md").write_text(text, encoding="utf-8")
     manifest.write(folder, facts)
@@ -131,7 +135,9 @@ def device_files() -> dict[str, bytes]:
     }
 
 
-def describe(model: ModelFile, oldest: str, readings: Any) -> dict[str, Any]:
+def describe(
+    model: ModelFile, oldest: str, readings: Any, *, proved: bool = False
+) -> dict[str, Any]:
     """Return what the manifest says of a model, in its order of keys.
 
     `readings` of the test split are None where the file's proof, of an older zoo, has none.
@@ -168,12 +174,28 @@ def describe(model: ModelFile, oldest: str, readings: Any) -> dict[str, Any]:
         "metrics": card.metrics,
         **({"left_out": card.left_out} if card.left_out else {}),
         "test_readings": _counts(readings),
+        "proved": manifest.HERE if proved else manifest.CLAIMED,
         "license": card.license,
         "components": card.components,
         "versions": card.versions,
         "tolerance": {"probabilities": SPREAD[card.precision]},
         "golden": golden_files.NAME,
     }
+
+
+def contradictions(content: dict[str, Any], model: ModelFile) -> list[str]:
+    """Name what a sound manifest says otherwise than the model's own metadata and bytes."""
+    said = describe(model, "", None)
+    keys = ["name", "run", "labels", "dataset", "metrics", "license", "components", "versions"]
+    wrong = [key for key in (*keys, "outputs", "tolerance") if content[key] != said[key]]
+    if content.get("left_out", 0) != model.card.left_out:
+        wrong.append("left_out")
+    own = ("sha256", "bytes", "opset", "ir_version", "precision")
+    wrong += [f"model.{key}" for key in own if content["model"].get(key) != said["model"][key]]
+    metadata = {prop.key: prop.value for prop in model.model.metadata_props}
+    # The rule of the zoo that made it, which need not be today's.
+    wanted = {**said["input"], "picture": json.loads(metadata["zoo.input"]).get("picture")}
+    return wrong + [f"input.{key}" for key in wanted if content["input"].get(key) != wanted[key]]
 
 
 def _counts(readings: Any) -> dict[str, int] | None:

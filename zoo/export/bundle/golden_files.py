@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.api import ImageInput
-from zoo.export.golden import Golden
+from zoo.errors import ModelFileError
+from zoo.export.card import Card
+from zoo.export.golden import Golden, from_json
 from zoo.export.runtime import Session
 from zoo.pictures import read_picture
+from zoo.untrusted import parse_json, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,6 +75,34 @@ def _pictures(folder: Path, golden: Golden, session: Session) -> list[dict[str, 
             }
         )
     return entries
+
+
+def fault(data: bytes, card: Card, files: Collection[str]) -> str:
+    """Say what is wrong with `golden.json`, read for a model; empty where it can test a runner.
+
+    `files` are those of the bundle, which the pictures must be among.
+    """
+    try:
+        content = parse_json(data)
+        golden = from_json(content["tensors"], NAME)
+        shape, pictures = list(content["tensors"]["shape"]), list(content["pictures"])
+        inputs = [base64.b64decode(entry["input"], validate=True) for entry in pictures]
+        answers = [golden.logits, golden.probabilities]
+        answers += [np.asarray([entry["probabilities"]], np.float32) for entry in pictures]
+        outside = [str(entry["file"]) for entry in pictures if entry["file"] not in files]
+    except (ModelFileError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return "is damaged"
+    wanted = list(card.input.shape)
+    if shape != [len(golden.inputs), *wanted] or not len(golden.inputs):
+        return f"has no golden tensors of {wanted}"
+    if any(len(each) != math.prod(wanted) for each in inputs):
+        return f"has pictures that are no inputs of {wanted}"
+    classes = len(card.labels)
+    if any(each.shape[1:] != (classes,) or not np.isfinite(each).all() for each in answers):
+        return f"has answers that are none of {classes} classes"
+    if outside:
+        return f"names a picture that is not of the bundle: '{shown(outside[0])[:200]}'"
+    return "has no golden pictures" if is_picture(card.input) and not pictures else ""
 
 
 def _clearest(golden: Golden) -> list[int]:

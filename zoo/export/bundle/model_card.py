@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from zoo.export.bundle.manifest import HERE
 from zoo.export.card import NEW
 
 LICENSES = """
@@ -133,13 +134,20 @@ def _measured(facts: dict[str, Any], proof: dict[str, Any]) -> str:
     left_out = facts.get("left_out")
     every = "" if left_out else "all "
     on = f"{every}{examples:,} examples of the test split" if examples else "the test split"
-    return (
-        "## How it was measured\n\n"
-        f"Accuracy {accuracy * 100:.2f} % on {on} of `{facts['dataset']}`{_new(proof, left_out)}."
-        f" {_readings(facts.get('test_readings'))}The file was handed over"
-        " only because no row of its proof (`proof.json`) failed:\n\n"
-        + _table(("check", "", "figure"), rows)
-    )
+    said = f"{accuracy * 100:.2f} % on {on} of `{facts['dataset']}`{_new(proof, left_out)}."
+    said += f" {_readings(facts.get('test_readings'))}"
+    if facts.get("proved") == HERE:
+        text = (
+            f"Accuracy {said}It was proved where this bundle was made, by the run that it came"
+            " from, and handed over only because no row of its proof (`proof.json`) failed:"
+        )
+    else:
+        text = (
+            f"**Not proved where this bundle was made**: what follows is what the `proof.json` that"
+            f" came with the file claims.\n\nClaimed: accuracy {said}These rows are claimed to have"
+            " passed:"
+        )
+    return f"## How it was measured\n\n{text}\n\n" + _table(("check", "", "figure"), rows)
 
 
 def _new(proof: dict[str, Any], left_out: int | None) -> str:

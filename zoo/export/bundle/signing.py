@@ -8,7 +8,7 @@ from shlex import quote
 from typing import Any
 
 from zoo.errors import ModelFileError, UsageError, ZooError, first_line
-from zoo.export.bundle.manifest import SIGNATURE
+from zoo.export.bundle.manifest import INSTALLED, SIGNATURE
 
 MAKE_KEY = "openssl ecparam -name prime256v1 -genkey -noout"
 
@@ -26,7 +26,10 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, key: Path) -> None:
-    """Hold a bundle against its signature; raises `ModelFileError` where it is not the key's."""
+    """Hold a bundle against its signature; raises `ModelFileError` where it is not the key's.
+
+    What `npm install` brings is left out, as it was not there to be signed.
+    """
     if not key.is_file():
         raise UsageError(f"There is no key '{key}'.")
     signature = folder / SIGNATURE
@@ -40,7 +43,7 @@ def check(folder: Path, key: Path) -> None:
             f"'{key}' is no public key on an elliptic curve, in PEM: {_sentence(error)}."
         ) from None
     try:
-        verifier.set_hashing_config(_hashing()).verify(folder, signature)
+        verifier.set_hashing_config(_hashing(*INSTALLED)).verify(folder, signature)
     except Exception as error:  # a damaged signature fails in whatever reads it
         raise ModelFileError(
             f"{SIGNATURE} does not sign this folder with that key: {_sentence(error)}."
@@ -61,10 +64,10 @@ def _signer(key: Path) -> Any:
         ) from None
 
 
-def _hashing() -> Any:
-    """Take every file but the signature, those of version control included."""
+def _hashing(*others: str) -> Any:
+    """Take every file but the signature and `others`, those of version control included."""
     config = _package("hashing").Config()
-    return config.set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+    return config.set_ignored_paths(paths=[SIGNATURE, *others], ignore_git_paths=False)
 
 
 def _package(name: str) -> Any:

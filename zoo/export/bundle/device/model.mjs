@@ -3,6 +3,10 @@
 
 import { toLayout } from "./picture.mjs";
 
+const OUTPUTS = { logits: "logits", probabilities: "probabilities" };
+/** How far a probability may be off from one runtime to another, by precision. */
+export const TOLERANCES = { fp32: 1e-4, fp16: 0.01, int8: 0.05 };
+
 /** Read JSON; throws an Error with one clear sentence. */
 export function parse(bytes, name) {
   try {
@@ -12,12 +16,79 @@ export function parse(bytes, name) {
   }
 }
 
-/** Read model.json, as far as it is one. */
+/** Read model.json, as far as it is one: it names files of its own folder alone. */
 export function parseManifest(bytes) {
   const found = parse(bytes, "model.json");
   const parts = ["input", "outputs", "labels", "model", "files", "tolerance", "golden"];
   if (parts.some((name) => !found?.[name])) throw new Error("model.json is damaged");
+  const { files, model, golden } = found;
+  const sound = (each) => typeof each?.sha256 === "string" && Number.isInteger(each.bytes);
+  if (!Object.values(files).every(sound)) throw new Error("model.json is damaged");
+  if (Object.keys(files).some((name) => /[\\:\0]|^$|(^|\/)(\.{0,2})(\/|$)/.test(name)))
+    throw new Error("model.json names files outside its folder");
+  for (const name of [model.file, golden])
+    if (!Object.hasOwn(files, name))
+      throw new Error("model.json names a file that is not of its bundle");
   return found;
+}
+
+/** Name what the manifest says otherwise than the model's own metadata. */
+function contradictions({ labels, metrics, license, input, outputs, model, tolerance }, metadata) {
+  const said = parse(metadata.get("zoo.input"), "the model's metadata");
+  const [precision, size] = [metadata.get("zoo.precision"), said.shape[0]];
+  const read = (key) => parse(metadata.get(key), "the model's metadata");
+  const fields = ["layout", "channels", "height", "width", "dtype", "range", "picture"];
+  const sides = {
+    labels: [labels, read("zoo.labels")],
+    metrics: [metrics, read("zoo.metrics")],
+    license: [license, new TextDecoder().decode(metadata.get("license"))],
+    input: [fields.map((name) => input[name]), fields.map((name) => said[name])],
+    names: [[input.name, outputs], ["image", OUTPUTS]],
+    batch: [input.batch, size === "batch" ? null : size],
+    precision: [model.precision, new TextDecoder().decode(precision)],
+    tolerance: [tolerance.probabilities, TOLERANCES[model.precision]],
+  };
+  return Object.keys(sides).filter((name) => !equal(...sides[name]));
+}
+
+/** Whether two values of JSON are equal, in whatever order their keys are. */
+function equal(a, b) {
+  if (typeof a !== "object" || typeof b !== "object" || !a || !b) return a === b;
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every((key) => equal(a[key], b[key]));
+}
+
+/** Read an ONNX file's metadata, field 14 of its outermost message: key -> the value's bytes. */
+function metadataOf(bytes) {
+  const found = new Map();
+  for (const [field, value] of fieldsOf(bytes)) {
+    if (field !== 14) continue;
+    const pair = new Map(fieldsOf(value));
+    found.set(new TextDecoder().decode(pair.get(1)), pair.get(2));
+  }
+  return found;
+}
+
+/** Yield the fields of a protobuf message that have a length, each [number, bytes]. */
+function* fieldsOf(bytes) {
+  let at = 0;
+  const varint = () => {
+    let value = 0;
+    for (let scale = 1; ; scale *= 128) {
+      if (at >= bytes.length) throw new Error("the model is damaged");
+      value += (bytes[at] & 127) * scale;
+      if (bytes[at++] < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const key = varint();
+    if (key % 8 === 2) {
+      const size = varint();
+      yield [Math.floor(key / 8), bytes.subarray(at, at + size)];
+      at += size;
+    } else if (key % 8 === 0) varint();
+    else at += key % 8 === 1 ? 8 : 4;
+  }
 }
 
 /** Open the file that the manifest describes; throws an Error with one clear sentence. */
@@ -25,6 +96,9 @@ export async function openModel(ort, manifest, bytes) {
   const { input, outputs, labels, model } = manifest;
   if (sha256(bytes) !== model.sha256)
     throw new Error(`${model.file} is not the file that model.json describes: it was changed`);
+  const wrong = contradictions(manifest, metadataOf(bytes));
+  if (wrong.length)
+    throw new Error(`model.json contradicts ${model.file}: ${wrong.join(", ")}`);
   const options = { intraOpNumThreads: 1, logSeverityLevel: 4 };
   const session = await ort.InferenceSession.create(bytes, options).catch((error) => {
     throw new Error(`onnxruntime cannot load ${model.file}: ${firstLine(error)}`);

@@ -37,6 +37,8 @@ process.env.ORT_DISABLE_TELEMETRY ??= "1";
 // Whoever wrote is told of it; unheard, it would end the process with a traceback.
 process.stdout.on("error", () => {});
 
+const NO_WAIT = constants.O_NONBLOCK ?? 0;
+
 class Fault extends Error {}
 class Usage extends Fault {}
 class Unwritten extends Error {}
@@ -62,12 +64,22 @@ async function load(name) {
   }
 }
 
-/** Read a file of this folder. */
-async function read(name) {
+const MOST_BYTES = 64 * 2 ** 20; // of model.json; every other file's size stands in it
+
+/** Read a file of this folder of at most so many bytes; no pipe and no device is waited for. */
+async function read(name, most = MOST_BYTES) {
+  let file;
   try {
-    return new Uint8Array(await readFile(new URL(name, import.meta.url)));
+    file = await open(new URL(encodeURI(name), import.meta.url), constants.O_RDONLY | NO_WAIT);
+    const found = await file.stat();
+    if (!found.isFile()) throw new Fault(`${name} is no file`);
+    if (found.size > most) throw new Fault(`${name} was changed: it has more than ${most} bytes`);
+    return new Uint8Array(await file.readFile());
   } catch (error) {
+    if (error instanceof Fault) throw error;
     throw new Fault(`${name} cannot be read: ${REASONS[error.code] ?? error.code}`);
+  } finally {
+    await file?.close();
   }
 }
 
@@ -127,7 +139,8 @@ async function classify({ pictures, invert, top, json }) {
   const { channels } = manifest.input;
   if (channels !== 1 && channels !== 3)
     throw new Fault(`Pictures have 1 or 3 channels; the input has ${channels}`);
-  const bytes = await read(manifest.model.file);
+  const { file } = manifest.model;
+  const bytes = await read(file, manifest.files[file].bytes);
   const run = await openModel(await load("onnxruntime-node"), manifest, bytes);
   const inputs = [];
   for (const file of pictures) inputs.push(await readPicture(file, manifest.input, invert));

@@ -40,6 +40,11 @@ HERE = Path(__file__).resolve().parent
 BLANK = b"0" * 64
 # The entry `zoo.sha256` of an ONNX file's metadata, as protobuf writes it, before its value.
 MARK = b"\x0a\x0azoo.sha256\x12\x40"
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.05}
+"""How far a probability may be off from one runtime to another, by precision."""
+OUTPUTS = {"logits": "logits", "probabilities": "probabilities"}
+MOST_BYTES = 64 * 2**20
+"""Of model.json; every other file's size stands in it."""
 LOOSE = 0.05
 """How far a probability may be off where another decoder gave other pixels."""
 FORMATS = (
@@ -65,16 +70,52 @@ class Fault(Exception):
 
 
 def read_manifest() -> dict[str, Any]:
-    """Read model.json; its own SHA-256 is taken with the place of that sum filled with zeros."""
-    data = read("model.json")
+    """Read model.json; its own SHA-256 is taken with the place of that sum filled with zeros.
+
+    It names files of its own folder alone, each with its size and sum.
+    """
+    data = read("model.json", MOST_BYTES)
     try:
         content: dict[str, Any] = json.loads(data)
-        seal = content["sha256"].encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise Fault("model.json is damaged.") from None
+        seal, files = content["sha256"].encode(), content["files"]
+        named = [content["model"]["file"], content["golden"]]
+        sums = [content["model"]["sha256"], *(each["sha256"] for each in files.values())]
+        sound = all(isinstance(text, str) for text in (*named, *sums))
+        sound = sound and all(type(each["bytes"]) is int for each in files.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise Fault("model.json is damaged.")
     if sha256(data.replace(seal, BLANK, 1)) != seal.decode():
         raise Fault("model.json was changed: its bytes do not match its seal.")
+    for name in files:
+        if set(name) & set("\\:\0") or {"", ".", ".."} & set(name.split("/")):
+            raise Fault("model.json names files outside its folder.")
+    if not set(named) <= set(files):
+        raise Fault("model.json names a file that is not of its bundle.")
     return content
+
+
+def contradictions(manifest: dict[str, Any], metadata: dict[str, str]) -> list[str]:
+    """Name what model.json says otherwise than the model itself."""
+    try:
+        said, size = json.loads(metadata["zoo.input"]), manifest["input"]
+        batch = None if said["shape"][0] == "batch" else said["shape"][0]
+        fields = ("layout", "channels", "height", "width", "dtype", "range", "picture")
+        precision = metadata["zoo.precision"]
+        sides = {
+            "labels": (manifest["labels"], json.loads(metadata["zoo.labels"])),
+            "metrics": (manifest["metrics"], json.loads(metadata["zoo.metrics"])),
+            "license": (manifest["license"], metadata["license"]),
+            "input": ([size[n] for n in fields], [said[n] for n in fields]),
+            "names": ([size["name"], manifest["outputs"]], ["image", OUTPUTS]),
+            "batch": (size["batch"], batch),
+            "precision": (manifest["model"]["precision"], precision),
+            "tolerance": (manifest["tolerance"]["probabilities"], TOLERANCES[precision]),
+        }
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return ["what it says is damaged"]
+    return [name for name, (here, there) in sides.items() if here != there]
 
 
 def check_seal(data: bytes) -> None:
@@ -91,12 +132,10 @@ class Model:
     """The ONNX file, opened once its bytes are known to be the recorded ones."""
 
     def __init__(self, manifest: dict[str, Any]) -> None:
-        self.labels: list[str] = manifest["labels"]
-        self.input: dict[str, Any] = manifest["input"]
-        self.outputs: dict[str, str] = manifest["outputs"]
-        data = read(manifest["model"]["file"])
+        name = manifest["model"]["file"]
+        data = read(name, manifest["files"][name]["bytes"])
         if sha256(data) != manifest["model"]["sha256"]:
-            raise Fault(f"{manifest['model']['file']} is not the file that model.json describes.")
+            raise Fault(f"{name} is not the file that model.json describes.")
         check_seal(data)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -107,8 +146,14 @@ class Model:
         except Exception as error:
             raise Fault(
                 f"onnxruntime {onnxruntime.__version__} cannot load the model, which needs"
-                f" {manifest['model']['oldest_onnxruntime']} or newer: {first_line(error)}"
+                f" {manifest['model'].get('oldest_onnxruntime')} or newer: {first_line(error)}"
             ) from None
+        wrong = contradictions(manifest, self.session.get_modelmeta().custom_metadata_map)
+        if wrong:
+            raise Fault(f"model.json contradicts {name}: {', '.join(wrong)}.")
+        self.labels: list[str] = manifest["labels"]
+        self.input: dict[str, Any] = manifest["input"]
+        self.outputs: dict[str, str] = manifest["outputs"]
 
     def run(self, images: np.ndarray, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
         """Run uint8 N x C x H x W -> logits and probabilities, float32 N x classes.
@@ -388,21 +433,27 @@ def checks() -> Iterator[tuple[str, str, str]]:
     manifest = read_manifest()
     yield "model.json", "", "matches its seal"
     for name, recorded in manifest["files"].items():
-        path = HERE / name
-        fault = "" if path.is_file() else "is missing"
-        if not fault and sha256(path.read_bytes()) != recorded["sha256"]:
+        data, fault = attempt(name, recorded["bytes"])
+        if not fault and sha256(data) != recorded["sha256"]:
             fault = "was changed"
         yield name, fault, f"{recorded['bytes']:,} bytes, SHA-256 as recorded"
     model = Model(manifest)
     yield manifest["model"]["file"], "", "matches its seal; loaded"
-    golden = json.loads(read(manifest["golden"]))
-    bound = float(manifest["tolerance"]["probabilities"])
+    name = manifest["golden"]
+    golden = json.loads(read(name, manifest["files"][name]["bytes"]))
+    bound = TOLERANCES[manifest["model"]["precision"]]
+    if golden["tensors"]["shape"][0] < 1:
+        raise Fault(f"{name} has no golden tensors.")
+    if model.input["channels"] in (1, 3) and not golden["pictures"]:
+        raise Fault(f"{name} has no golden pictures.")
     for batch in (golden["tensors"]["shape"][0], 1):
         yield (
             f"golden tensors at batch {batch}",
             *check_tensors(model, golden["tensors"], bound, batch),
         )
     for entry in golden["pictures"]:
+        if entry["file"] not in manifest["files"]:
+            raise Fault(f"{name} names a picture that is not of the bundle.")
         yield entry["file"], *check_picture(model, entry, bound)
 
 
@@ -501,12 +552,25 @@ def usage(fault: str) -> None:
     sys.exit(2)
 
 
-def read(name: str) -> bytes:
-    """Read a file of this folder."""
+def read(name: str, most: int) -> bytes:
+    """Read a file of this folder of at most so many bytes."""
+    data, fault = attempt(name, most)
+    if fault:
+        raise Fault(f"{name} {fault}.")
+    return data
+
+
+def attempt(name: str, most: int) -> tuple[bytes, str]:
+    """Return a file's bytes, or what is wrong with it: no pipe and no device is waited for."""
+    path = HERE / name
     try:
-        return (HERE / name).read_bytes()
+        if not path.is_file():
+            return b"", "is no file" if path.exists() else "is missing"
+        with path.open("rb") as file:
+            data = file.read(most + 1)
     except OSError as error:
-        raise Fault(f"{name} cannot be read: {error.strerror}.") from None
+        return b"", f"cannot be read: {error.strerror}"
+    return data, f"was changed: it has more than {most:,} bytes" if len(data) > most else ""
 
 
 def sha256(data: bytes) -> str:

@@ -8,6 +8,7 @@ import {
   parseManifest,
   ranked,
   sha256,
+  TOLERANCES,
 } from "./model.mjs";
 import { toInput } from "./picture.mjs";
 
@@ -18,7 +19,7 @@ const MARK = [10, 10, ...new TextEncoder().encode("zoo.sha256"), 18, 64];
 
 /**
  * Yield each check as { name, passed, text }, in order, whatever the ones before it found.
- * `read(name)` gives a file's bytes, `decode(bytes)` a picture's upright RGBA pixels, `ort` is
+ * `read(name, most)` gives a file's bytes, at most so many, `decode(bytes)` a picture's upright RGBA pixels, `ort` is
  * onnxruntime, and `covers(name)` says which files this runner answers for.
  */
 export async function* checks({ read, decode, ort, covers = () => true }) {
@@ -31,9 +32,10 @@ export async function* checks({ read, decode, ort, covers = () => true }) {
     return "matches its seal";
   });
   if (!manifest) return;
+  const sizeOf = (name) => manifest.files[name].bytes;
   yield await check("files", () => checkFiles(manifest.files, read, covers));
   yield await check(manifest.model.file, async () => {
-    const bytes = await read(manifest.model.file);
+    const bytes = await read(manifest.model.file, sizeOf(manifest.model.file));
     const at = find(bytes, MARK) + MARK.length;
     if (
       at < MARK.length ||
@@ -44,18 +46,24 @@ export async function* checks({ read, decode, ort, covers = () => true }) {
     return "matches its seal; loaded";
   });
   yield await check("golden.json", async () => {
-    golden = parse(await read(manifest.golden), manifest.golden);
-    return `${golden.tensors.shape[0]} examples, ${golden.pictures.length} pictures`;
+    golden = parse(await read(manifest.golden, sizeOf(manifest.golden)), manifest.golden);
+    const [examples, pictures] = [golden.tensors.shape[0], golden.pictures.length];
+    if (!(examples >= 1)) throw new Error("it has no golden tensors");
+    if ([1, 3].includes(manifest.input.channels) && !pictures)
+      throw new Error("it has no golden pictures");
+    if (!golden.pictures.every(({ file }) => Object.hasOwn(manifest.files, file)))
+      throw new Error("it names a picture that is not of the bundle");
+    return `${examples} examples, ${pictures} pictures`;
   });
   if (!run || !golden) return;
-  const bound = manifest.tolerance.probabilities;
+  const bound = TOLERANCES[manifest.model.precision];
   for (const batch of [golden.tensors.shape[0], 1])
     yield await check(`golden tensors, batch ${batch}`, () =>
       checkTensors(run, golden.tensors, bound, batch),
     );
   for (const entry of golden.pictures)
     yield await check(entry.file, async () => {
-      const picture = await decode(await read(entry.file));
+      const picture = await decode(await read(entry.file, sizeOf(entry.file)));
       return checkPicture(run, toInput(picture, manifest.input, entry.invert), entry, bound);
     });
 }
@@ -72,7 +80,7 @@ async function checkFiles(files, read, covers) {
   const names = Object.keys(files).filter(covers);
   const wrong = [];
   for (const name of names) {
-    const sum = await read(name).then(sha256, () => null);
+    const sum = await read(name, files[name].bytes).then(sha256, () => null);
     if (sum !== files[name].sha256) wrong.push(`${name} ${sum ? "was changed" : "is missing"}`);
   }
   if (wrong.length) throw new Error(wrong.join(", "));

@@ -15,7 +15,8 @@ function make(tag, properties = {}, ...children) {
 }
 
 /** Say what the manifest says. */
-export function describe({ name, input, labels, model, metrics, dataset, license }) {
+export function describe(manifest) {
+  const { name, input, labels, model, metrics, dataset, license, proved } = manifest;
   const kind = { 1: "grey", 3: "colour" }[input.channels] ?? `× ${input.channels}`;
   document.title = name;
   $("name").textContent = name;
@@ -29,6 +30,7 @@ export function describe({ name, input, labels, model, metrics, dataset, license
     "Accuracy on its test set": Number.isFinite(accuracy)
       ? `${(accuracy * 100).toFixed(2)} %`
       : "not measured",
+    Proved: proved ?? "as its proof.json claims",
     Size: `${model.bytes.toLocaleString("en")} bytes, ${model.precision}`,
     Licence: license && license !== "unknown" ? license : "not stated",
     "SHA-256": `${model.sha256.slice(0, 12)}…`,
