@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from zoo.cli.options import RunName, common, progress, workspace_of
-from zoo.cli.output import print_json, table
+from zoo.cli.output import print_json, say, table
 from zoo.errors import UsageError
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -90,7 +90,7 @@ def bundle(
             workspace=workspace_of(ctx, runs_root, data_root),
         )
     if made.license == "unknown":
-        click.echo(
+        say(
             "Its license is 'unknown'. To state one: zoo export RUN --license MIT, then bundle"
             " again with --force",
             err=True,
@@ -100,13 +100,11 @@ def bundle(
         return 0
     extra = "" if made.web else ", without the page's runtime"
     signed = ", signed" if made.signed else ""
-    click.echo(
-        f"{made.folder}  {made.name}: {made.files} files, {made.bytes:,} bytes{extra}{signed}"
-    )
+    say(f"{made.folder}  {made.name}: {made.files} files, {made.bytes:,} bytes{extra}{signed}")
     folder = shlex.quote(str(made.folder))
-    click.echo(f"Next: python {shlex.quote(str(made.folder / 'run.py'))} selftest")
+    say(f"Next: python {shlex.quote(str(made.folder / 'run.py'))} selftest")
     if made.web:
-        click.echo(f"Next: zoo bundle --serve {folder}")
+        say(f"Next: zoo bundle --serve {folder}")
     return 0
 
 
@@ -144,12 +142,12 @@ def _verify(folder: Path, public_key: Path | None, as_json: bool) -> int:
         print_json({**vars(found), "passed": found.passed})
     elif found.passed:
         signed = ", signed by that key" if found.signed else ""
-        click.echo(f"{folder}  {found.files} files as recorded{signed}")
+        say(f"{folder}  {found.files} files as recorded{signed}")
         if (folder / "model.sig").exists() and not found.signed:
-            click.echo("Its signature was not checked: --public-key KEY checks it.", err=True)
+            say("Its signature was not checked: --public-key KEY checks it.", err=True)
     else:
         table(("file", "fault"), sorted(found.faults.items()))
-        click.echo(f"{folder}  NOT AS RECORDED")
+        say(f"{folder}  NOT AS RECORDED")
     return 0 if found.passed else 1
 
 
@@ -159,7 +157,7 @@ def _serve(folder: Path, port: int, as_json: bool) -> int:
     def ready(address: str) -> None:
         if not (folder / "ort").is_dir():
             model, place = (shlex.quote(str(path)) for path in (folder / "model.onnx", folder))
-            click.echo(
+            say(
                 "The page's runtime, ort/, was left out: the page cannot run."
                 f" Type: zoo bundle {model} -o {place} --force",
                 err=True,
@@ -167,7 +165,7 @@ def _serve(folder: Path, port: int, as_json: bool) -> int:
         if as_json:
             print_json({"address": address})
         else:
-            click.echo(f"{address}  (Ctrl-C ends it)")
+            say(f"{address}  (Ctrl-C ends it)")
 
     # Nothing else ends it, so that it is no failure.
     with contextlib.suppress(KeyboardInterrupt):
