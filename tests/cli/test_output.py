@@ -63,7 +63,7 @@ def forged(text: str) -> bool:
 # --- the functions ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["say", "say err", "text", "title", "head", "cell", "click"])
+@pytest.mark.parametrize("way", ["say", "say err", "text", "title", "head", "cell"])
 def test_whatever_prints_shows_a_name_as_text(
     way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,8 +81,6 @@ def test_whatever_prints_shows_a_name_as_text(
             output.table((NASTY, "b"), [("c", "d")])
         case "cell":
             output.table(("a", "b"), [("c", NASTY)])
-        case "click":
-            output.say_of_click(NASTY.replace("\n", ""))
     said = "".join(capsys.readouterr())
     assert "\\x1b[2J" in said
     assert "\\u202e" in said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import os
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.output import Shown, drop_output, say, say_of_click, say_text
+from zoo.cli.output import Shown, drop_output, say, say_text
 from zoo.errors import PluginFault, ZooError, first_line, ran_out
-from zoo.untrusted import shown_lines
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -106,9 +104,7 @@ class Zoo(click.Group):
             if isinstance(error, click.NoSuchOption) and error.option_name == "--plugin":
                 where = "--plugin goes before the verb: zoo --plugin FILE.py VERB …"
                 error = click.UsageError(where, ctx=error.ctx)
-            error.message = shown_lines(error.message)
-            error.show(file=(told := io.StringIO()))
-            say_of_click(told.getvalue())
+            _say_of_click(error)
             status = error.exit_code
         except ZooError as error:
             _say(f"Error: {error}", error)
@@ -134,6 +130,17 @@ def _say(text: str, error: BaseException | None = None) -> None:
     """Print a message on stderr, and below it what was noted on the error: what to type next."""
     for each in [text, *getattr(error, "__notes__", [])]:
         say_text(each, err=True)
+
+
+def _say_of_click(error: click.ClickException) -> None:
+    """Print what click has to say: the usage and the error, or the help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()  # made by `Shown`
+        return
+    if isinstance(error, click.UsageError) and (ctx := error.ctx) is not None:
+        hint = f"Try '{ctx.command_path} {ctx.help_option_names[0]}' for help."
+        say(*ctx.get_usage().splitlines(), hint, "", err=True)
+    say_text(f"Error: {error.format_message()}", err=True)
 
 
 def _unloaded(error: ImportError | MemoryError) -> str:

@@ -44,11 +44,6 @@ def say_text(text: object, *, err: bool = False) -> None:
     _echo(shown_lines(text), err)
 
 
-def say_of_click(text: str) -> None:
-    """Print on stderr what click says: a usage, an error."""
-    _echo(shown(text, lines=True).removesuffix("\n"), err=True)
-
-
 # never elsewhere: echo
 def _echo(text: str, err: bool = False) -> None:
     if err:
