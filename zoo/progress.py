@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from zoo.untrusted import shown, shown_lines
+
 if TYPE_CHECKING:
     import rich.console
 
@@ -35,6 +37,13 @@ class Reporter(Protocol):
     ) -> AbstractContextManager[Task]:
         """Begin a task, so much of which was done before: the rate leaves that out."""
         ...
+
+
+# never elsewhere: print
+def _print(text: str, stream: TextIO) -> None:
+    """Print a line; one that the stream does not take must not cost the work."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream, flush=True)
 
 
 class _SilentTask:
@@ -91,7 +100,7 @@ class _PlainTask:
 
     def _show(self) -> None:
         self._shown = time.monotonic()
-        print(self._last, file=self._stream, flush=True)
+        _print(shown(self._last), self._stream)
         self._last = ""
 
 
@@ -103,7 +112,7 @@ class Plain:
         self._every = every
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        _print(shown_lines(text), self._stream)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
@@ -142,8 +151,8 @@ class _LiveTask:
     def update(self, completed: int, total: int | None = None, text: str = "") -> None:
         self._shown = time.monotonic()
         rate = (completed - self._before) / max(1e-9, self._shown - self._started)
-        shown = f"{text}  {rate:,.0f} {self._unit}/s"
-        self._bar.update(self._handle, completed=completed, total=total, text=shown)  # type: ignore[attr-defined]
+        line = shown(f"{text}  {rate:,.0f} {self._unit}/s")
+        self._bar.update(self._handle, completed=completed, total=total, text=line)  # type: ignore[attr-defined]
 
 
 class Live:
@@ -155,8 +164,9 @@ class Live:
         # This stream itself: others may redirect sys.stderr while the bar is shown.
         self._console = console or Console(file=sys.stderr)
 
+    # never elsewhere: print
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(shown_lines(text), markup=False, highlight=False)
 
     @contextlib.contextmanager
     def task(self, description: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
@@ -184,7 +194,7 @@ class Live:
             ),
         ]
         with Progress(*columns, console=self._console, refresh_per_second=5, expand=True) as bar:
-            handle = bar.add_task(description, total=total, completed=done, text="")
+            handle = bar.add_task(shown(description), total=total, completed=done, text="")
             yield _LiveTask(bar, handle, unit, done)
 
 

@@ -63,6 +63,26 @@ def shown(text: object, *, lines: bool = False) -> str:
     )
 
 
+def shown_lines(text: object) -> str:
+    """Return a text of several lines as `shown` does; each line but the first is indented.
+
+    So that no name with a line break in it looks like a line of our own.
+    """
+    first, *rest = shown(text, lines=True).split("\n")
+    return "\n".join([first, *(each if each[:1] in ("", " ") else f"  {each}" for each in rest)])
+
+
+def shown_json(text: str) -> str:
+    """Return JSON that is safe on a terminal, of the same value: such letters stand as `\\u202e`.
+
+    `text` is JSON with letters of any kind in its strings, and line breaks between its values.
+    """
+    return "".join(
+        letter if letter == "\n" or not _moves(letter) else json.dumps(letter)[1:-1]
+        for letter in text
+    )
+
+
 def _moves(letter: str) -> bool:
     return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in HARMLESS
 

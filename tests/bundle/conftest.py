@@ -60,6 +60,13 @@ def runner(tmp_path: Path) -> Callable[..., Result]:
     return run
 
 
+@pytest.fixture
+def nasty(bundle_folder: Path, tmp_path: Path) -> Path:
+    """A picture whose name would clear a terminal, turn its writing and forge a line."""
+    name = "\x1b[2J\u202e\x9b5m\u2028\U000e0041\nselftest: yes\r.png"
+    return Path(shutil.copy(bundle_folder / "golden" / "grey.png", tmp_path / name))
+
+
 @pytest.fixture(params=["closed pipe", "full disk"])
 def nowhere(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
     """A descriptor that takes nothing, and how what is said of it begins."""

@@ -24,6 +24,7 @@ from zoo.api import ImageInput
 from zoo.export.targets import ExportConfig
 from zoo.pictures import read_picture
 from zoo.pipeline.bundling import bundle
+from zoo.untrusted import shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEVICE = ROOT / "zoo" / "export" / "bundle" / "device"
@@ -287,6 +288,20 @@ def test_an_answer_that_cannot_be_written(
     assert done.returncode == 1
     assert done.stderr.count("\n") == bool(said), done.stderr
     assert done.stderr.startswith(said)
+
+
+def test_a_name_is_one_line_of_text(bundle_folder: Path, run_mjs: Runner, nasty: Path) -> None:
+    lost = nasty.with_name(f"lost{nasty.name}")
+    for path, words in ((nasty, ()), (nasty, ("--json",)), (lost, ())):
+        done = run_mjs(bundle_folder, path, *words)
+        said = done.stdout + done.stderr
+        assert said.isascii()
+        assert not {"\x1b", "\r"} & set(said)
+        assert said.count("\n") == 1
+        if words:
+            assert json.loads(said)["predictions"][0]["picture"] == str(path)
+        else:
+            assert shown(path).partition("\\n")[0] in said  # of an error the first line
 
 
 def test_the_selftest_finds_a_missing_file(bundle_folder: Path, run_mjs: Runner) -> None:

@@ -28,6 +28,7 @@ from zoo.export.modelfile import open_model
 from zoo.export.seal import BLANK, KEY, seal
 from zoo.pipeline.bundling import bundle
 from zoo.pipeline.prediction import predict
+from zoo.untrusted import shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNER = ROOT / "zoo" / "export" / "bundle" / "device" / "run.py"
@@ -97,6 +98,37 @@ def test_an_answer_that_cannot_be_written(
     assert done.returncode == 1
     assert done.stderr.count("\n") == bool(said), done.stderr
     assert done.stderr.startswith(said)
+
+
+def test_it_shows_names_as_zoo_does(run: ModuleType) -> None:
+    letters = [*map(chr, range(0x3000)), "\ud800", "\udcff", "\U0001f600", "\U000e0041"]
+    text = "".join(letters)
+    assert run.shown(text) == shown(text)
+    assert "\\x1b" in run.shown(text)
+
+
+def test_a_name_is_one_line_of_text(bundle_folder: Path, runner: Run, nasty: Path) -> None:
+    lost = nasty.with_name(f"lost{nasty.name}")
+    for path, words in ((nasty, ()), (nasty, ("--json",)), (lost, ()), (lost, ("--json",))):
+        done = runner(bundle_folder, path, *words)
+        said = done.stdout + done.stderr
+        assert "u202e" in said
+        assert said.isascii()
+        assert not {"\x1b", "\r"} & set(said)
+        assert words or said.count("\n") == 1
+    assert json.loads(runner(bundle_folder, nasty, "--json").stdout)["predictions"][0][
+        "picture"
+    ] == str(nasty)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_nowhere(bundle_folder: Path, closed: str) -> None:
+    command = f'exec "$0" "$1" "$2" {closed}'
+    words = [sys.executable, bundle_folder / "run.py", bundle_folder / "golden" / "grey.png"]
+    done = subprocess.run(["sh", "-c", command, *words], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert ("%" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
 
 
 @pytest.mark.parametrize(

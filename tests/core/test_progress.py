@@ -48,6 +48,20 @@ class Notes(Silent):
         self.kept.append(text)
 
 
+class Full(io.StringIO):
+    """A stream that takes nothing: a full disk, a reader that has gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_line_that_cannot_be_printed_costs_nothing_else() -> None:
+    reporter = Plain(Full(), every=0)
+    reporter.note("not seen")
+    with reporter.task("not seen", 10, "examples") as task:
+        task.update(5, 10, "not seen")
+
+
 # --- which reporter -------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from zoo.cli.options import (
     progress,
     workspace_of,
 )
-from zoo.cli.output import print_json, table
+from zoo.cli.output import print_json, say, say_text, table
 from zoo.cli.recipe import Seeds
 from zoo.config import parse_pairs
 
@@ -193,7 +193,7 @@ def _report(found: Any, as_json: bool) -> None:
     from zoo.evidence.rows import HEADS, cells
 
     table(HEADS, [cells(row) for row in found.rows])
-    click.echo(found.summary)
+    say(found.summary)
     for note in found.notes:
-        click.echo(f"Note: {note}")
-    click.echo(f"Cells  {len(found.cells)} of {found.wanted}\nFolder {found.folder}")
+        say_text(f"Note: {note}")
+    say(f"Cells  {len(found.cells)} of {found.wanted}", f"Folder {found.folder}")

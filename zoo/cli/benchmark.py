@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from zoo.cli.options import RunName, common, config_options, given, progress, workspace_of
-from zoo.cli.output import print_json, table
+from zoo.cli.output import print_json, say, say_text, table
 from zoo.config import make
 from zoo.export.limits import ProofConfig
 
@@ -122,7 +122,7 @@ def benchmark(
         print_json(found)
         return
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-    click.echo(f"{found.cpu}, {found.cores} cores; threads used: {found.threads}\n{versions}")
+    say(f"{found.cpu}, {found.cores} cores; threads used: {found.threads}", versions)
     files = [
         (
             file.name,
@@ -144,11 +144,9 @@ def benchmark(
         ("", "batch", "first", "p50", "p95", "p99", "to the first file", "to PyTorch"),
         _rows((*found.files, *found.torch)),
     )
-    click.echo(
-        f"Times are medians over {found.rounds} rounds in which all took turns, on random bytes."
-    )
+    say(f"Times are medians over {found.rounds} rounds in which all took turns, on random bytes.")
     for note in found.notes:
-        click.echo(note)
+        say_text(note)
 
 
 def _rows(sides: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

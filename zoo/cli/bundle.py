@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from zoo.cli.options import RunName, common, progress, workspace_of
-from zoo.cli.output import print_json, table
+from zoo.cli.output import print_json, say, table
 from zoo.errors import UsageError
 from zoo.untrusted import shown
 
@@ -91,7 +91,7 @@ def bundle(
             workspace=workspace_of(ctx, runs_root, data_root),
         )
     if made.license == "unknown":
-        click.echo(
+        say(
             "Its license is 'unknown'. To state one: zoo export RUN --license MIT, then bundle"
             " again with --force",
             err=True,
@@ -101,17 +101,17 @@ def bundle(
         return 0
     extra = "" if made.web else ", without the page's runtime"
     signed = ", signed" if made.signed else ""
-    click.echo(
+    say(
         f"{made.folder}  {made.name}: {made.files} files, {made.bytes:,} bytes{extra}{signed}"
     )
     if made.proved_by is None:
-        click.echo(f"As its proof.json claims; not proved here: {shown(made.not_proved)}")
+        say(f"As its proof.json claims; not proved here: {shown(made.not_proved)}")
     else:
-        click.echo(f"Proved here, by the run read from '{shown(made.proved_by)}'")
+        say(f"Proved here, by the run read from '{shown(made.proved_by)}'")
     folder = shlex.quote(str(made.folder))
-    click.echo(f"Next: python {shlex.quote(str(made.folder / 'run.py'))} selftest")
+    say(f"Next: python {shlex.quote(str(made.folder / 'run.py'))} selftest")
     if made.web:
-        click.echo(f"Next: zoo bundle --serve {folder}")
+        say(f"Next: zoo bundle --serve {folder}")
     return 0
 
 
@@ -149,15 +149,15 @@ def _verify(folder: Path, public_key: Path | None, as_json: bool) -> int:
         print_json({**vars(found), "passed": found.passed})
     elif found.passed:
         signed = ", signed by that key" if found.signed else ""
-        click.echo(f"{folder}  {found.files} files as recorded{signed}")
+        say(f"{folder}  {found.files} files as recorded{signed}")
         if (folder / "model.sig").exists() and not found.signed:
-            click.echo("Its signature was not checked: --public-key KEY checks it.", err=True)
+            say("Its signature was not checked: --public-key KEY checks it.", err=True)
     else:
         table(("file", "fault"), sorted(found.faults.items()))
-        click.echo(f"{folder}  NOT AS RECORDED")
+        say(f"{folder}  NOT AS RECORDED")
     if found.ignored:
         names = ", ".join(found.ignored)
-        click.echo(f"Not checked: {names}, which npm install brings.", err=True)
+        say(f"Not checked: {names}, which npm install brings.", err=True)
     return 0 if found.passed else 1
 
 
@@ -167,7 +167,7 @@ def _serve(folder: Path, port: int, as_json: bool) -> int:
     def ready(address: str) -> None:
         if not (folder / "ort").is_dir():
             model, place = (shlex.quote(str(path)) for path in (folder / "model.onnx", folder))
-            click.echo(
+            say(
                 "The page's runtime, ort/, was left out: the page cannot run."
                 f" Type: zoo bundle {model} -o {place} --force",
                 err=True,
@@ -175,7 +175,7 @@ def _serve(folder: Path, port: int, as_json: bool) -> int:
         if as_json:
             print_json({"address": address})
         else:
-            click.echo(f"{address}  (Ctrl-C ends it)")
+            say(f"{address}  (Ctrl-C ends it)")
 
     # Nothing else ends it, so that it is no failure.
     with contextlib.suppress(KeyboardInterrupt):

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from zoo.api import API_VERSION
 from zoo.cli.main import registry_of
 from zoo.cli.options import common, following, workspace_of
-from zoo.cli.output import percent, print_json, table
+from zoo.cli.output import percent, print_json, say, say_text, table
 from zoo.errors import UnknownName
 
 KIND_WORDS = ("dataset", "backbone", "objective", "head", "recipe")
@@ -60,10 +60,10 @@ def list_(ctx: click.Context, kind: str | None, as_json: bool) -> None:
             lines = [(e.name, e.spec.summary, e.plugin, e.version) for e in entries]
             table((f"{each}s", "summary", "plugin", "version"), lines)
     for line in _clashes(registry_of(ctx), found):
-        click.echo(line, err=True)
+        say(line, err=True)
     failed = [plugin.name for plugin in registry_of(ctx).plugins if plugin.cause]
     if failed:
-        click.echo(f"Failed to load: {', '.join(failed)}. See: zoo plugins", err=True)
+        say(f"Failed to load: {', '.join(failed)}. See: zoo plugins", err=True)
 
 
 @click.command(epilog="KIND: " + ", ".join(KIND_WORDS) + ".")
@@ -79,19 +79,19 @@ def show(ctx: click.Context, kind: str, name: str, as_json: bool) -> None:
     if as_json:
         print_json(shown)
         return
-    click.echo(f"{shown.kind} {shown.name} — {shown.summary}")
-    click.echo(f"plugin {shown.plugin} {shown.version}\n")
+    say(f"{shown.kind} {shown.name} — {shown.summary}")
+    say(f"plugin {shown.plugin} {shown.version}", "")
     if shown.kind == "recipe":
         table(("part", "is"), _content_rows(shown.content))
     elif not shown.options:
-        click.echo("It has no options.")
+        say("It has no options.")
     else:
         rows = [
             (option.name, option.default, option.allowed, option.help + _reach(shown.kind, option))
             for option in shown.options
         ]
         table(("option", "default", "allowed", "what it does"), rows)
-        click.echo(_usage(ctx, shown))
+        say(_usage(ctx, shown))
 
 
 @click.command()
@@ -132,12 +132,12 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
             for plugin in found
         ],
     )
-    click.echo(f"zoo.api {API_VERSION}")
+    say(f"zoo.api {API_VERSION}")
     for wanted in registry.unmatched:
-        click.echo(f"ZOO_PLUGINS names '{wanted}', which no installed plugin is called.", err=True)
+        say(f"ZOO_PLUGINS names '{wanted}', which no installed plugin is called.", err=True)
     everything = {kind: registry.entries(kind) for kind in KIND_WORDS}
     for line in _clashes(registry, everything):
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 @click.command()
@@ -151,12 +151,12 @@ def runs(ctx: click.Context, runs_root: Path | None, as_json: bool) -> None:
     workspace = light_workspace(runs_root)
     found, faults = twin(workspace=workspace)
     for fault in faults:
-        click.echo(f"Warning: {fault}", err=True)
+        say_text(f"Warning: {fault}", err=True)
     if as_json:
         print_json({"runs": [_run(run) for run in found]})
         return
     if not found:
-        click.echo(f"There is no run under '{workspace.runs_root}'. Begin with: zoo run quickstart")
+        say(f"There is no run under '{workspace.runs_root}'. Begin with: zoo run quickstart")
         return
     from shutil import get_terminal_size
 
@@ -168,7 +168,7 @@ def runs(ctx: click.Context, runs_root: Path | None, as_json: bool) -> None:
     table(columns, rows)
     for run in found:
         if run.record.error:
-            click.echo(f"{run.name} failed: {run.record.error.splitlines()[0]}", err=True)
+            say(f"{run.name} failed: {run.record.error.splitlines()[0]}", err=True)
 
 
 def _contributed(entry: Any) -> str:

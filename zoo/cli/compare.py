@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from zoo.cli.options import RunName, common, light_workspace
-from zoo.cli.output import print_json, table
+from zoo.cli.output import print_json, say, say_text, table
 
 
 @click.command(epilog="RUN is a finished finetuning: its folder, its name, or latest.")
@@ -34,12 +34,12 @@ def compare(runs: tuple[str, ...], runs_root: Path | None, as_json: bool) -> Non
         [(*cells(row), f"{held:,}", str(count)) for row, held, count in lines],
     )
     if found.differences:
-        click.echo("The runs differ in:")
+        say("The runs differ in:")
         table(("setting", "values"), [(k, _values(v)) for k, v in found.differences.items()])
     else:
-        click.echo("The runs differ in nothing but their seeds.")
+        say("The runs differ in nothing but their seeds.")
     for note in found.notes:
-        click.echo(f"Note: {note}")
+        say_text(f"Note: {note}")
 
 
 def _values(values: list[Any]) -> str:

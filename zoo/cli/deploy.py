@@ -18,7 +18,7 @@ from zoo.cli.options import (
     progress,
     workspace_of,
 )
-from zoo.cli.output import percent, print_json, table
+from zoo.cli.output import percent, print_json, say, table
 from zoo.config import make
 from zoo.export.limits import ProofConfig
 from zoo.export.targets import ExportConfig
@@ -96,11 +96,11 @@ def export(
         return
     _print_candidates(found.candidates)
     _print_proof(found.proof)
-    click.echo(f"{found.model}  {found.bytes:,} bytes, {found.proof.verdict}")
+    say(f"{found.model}  {found.bytes:,} bytes, {found.proof.verdict}")
     if config.license == "unknown":
-        click.echo("Its license is 'unknown'. To state one: --license MIT")
+        say("Its license is 'unknown'. To state one: --license MIT")
     if _takes_pictures(found.model):
-        click.echo(f"Next: zoo predict {shlex.quote(str(found.model))} PICTURE…")
+        say(f"Next: zoo predict {shlex.quote(str(found.model))} PICTURE…")
 
 
 @config_options(ProofConfig, "The proof")
@@ -148,12 +148,12 @@ def validate(
     else:
         _print_proof(proof)
         for what, place in proof.read_from.items():
-            click.echo(f"{SOURCES[what]} read from '{shown(place)}'")
-        click.echo(f"{model}  {verdict[proof.verdict]}")
+            say(f"{SOURCES[what]} read from '{shown(place)}'")
+        say(f"{model}  {verdict[proof.verdict]}")
     if proof.verdict == "intact" and not partial:
         count = len(proof.skipped)
         checks = "1 check was" if count == 1 else f"{count} checks were"
-        click.echo(f"{checks} skipped. To be content with that: --partial", err=True)
+        say(f"{checks} skipped. To be content with that: --partial", err=True)
     return 0 if proof.passed or (partial and proof.verdict == "intact") else 1
 
 
@@ -212,4 +212,4 @@ def _print_candidates(candidates: list[Any]) -> None:
     table(columns, rows, title="Measured on other examples than the test split's, on this machine")
     kept = next(each for each in candidates if each.kept)
     if kept.latency is not None and kept.latency > 1:
-        click.echo(f"It is smaller, and SLOWER on this machine: {kept.latency:.2f} × fp32's time.")
+        say(f"It is smaller, and SLOWER on this machine: {kept.latency:.2f} × fp32's time.")

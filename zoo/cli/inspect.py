@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.options import common
-from zoo.cli.output import percent, print_json, table
+from zoo.cli.output import percent, print_json, say, table
 
 if TYPE_CHECKING:
     from zoo.export.inspection import Inspection
@@ -36,7 +36,7 @@ def inspect(model: Path, diff: Path | None, meta: bool, as_json: bool) -> None:
         return
     if diff is not None:
         if not differences:
-            click.echo(f"{model} and {diff} are the same, byte by byte.")
+            say(f"{model} and {diff} are the same, byte by byte.")
             return
         rows = [(d.what, _side(d.what, d.one), _side(d.what, d.other)) for d in differences]
         table(("", str(model), str(diff)), rows)

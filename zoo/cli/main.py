@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.errors import PluginFault, ZooError
+from zoo.cli.output import Shown, drop_output, say, say_text
+from zoo.errors import PluginFault, ZooError, first_line, ran_out
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -45,6 +46,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
 class Zoo(click.Group):
     """A group whose verbs are imported one at a time, and whose errors are one message each."""
 
+    context_class = Shown
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
@@ -53,6 +56,7 @@ class Zoo(click.Group):
             return None
         module, attribute, _ = VERBS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"zoo.cli.{module}"), attribute)
+        command.context_class = Shown
         return command
 
     def resolve_command(
@@ -99,20 +103,23 @@ class Zoo(click.Group):
         except click.ClickException as error:
             if isinstance(error, click.NoSuchOption) and error.option_name == "--plugin":
                 where = "--plugin goes before the verb: zoo --plugin FILE.py VERB …"
-                click.UsageError(where, ctx=error.ctx).show()
-            else:
-                error.show()
+                error = click.UsageError(where, ctx=error.ctx)
+            _say_of_click(error)
             status = error.exit_code
         except ZooError as error:
             _say(f"Error: {error}", error)
             status = error.exit_status
         except BrokenPipeError:
-            # The reader has seen enough; keep the interpreter from complaining at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()  # the reader has seen enough
             status = 1
         except OSError as error:
             where = f" '{error.filename}'" if error.filename else ""
             _say(f"Error: {error.strerror or error}{where}.", error)
+            status = 1
+        except (ImportError, MemoryError) as error:
+            if os.environ.get("ZOO_STRICT") == "1":
+                raise
+            _say(f"Error: {_unloaded(error)}", error)
             status = 1
         else:
             status = result if isinstance(result, int) else 0
@@ -121,8 +128,29 @@ class Zoo(click.Group):
 
 def _say(text: str, error: BaseException | None = None) -> None:
     """Print a message on stderr, and below it what was noted on the error: what to type next."""
-    for line in [text, *getattr(error, "__notes__", [])]:
-        click.echo(line, err=True)
+    for each in [text, *getattr(error, "__notes__", [])]:
+        say_text(each, err=True)
+
+
+def _say_of_click(error: click.ClickException) -> None:
+    """Print what click has to say: the usage and the error, or the help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()  # made by `Shown`
+        return
+    if isinstance(error, click.UsageError) and (ctx := error.ctx) is not None:
+        hint = f"Try '{ctx.command_path} {ctx.help_option_names[0]}' for help."
+        say(*ctx.get_usage().splitlines(), hint, "", err=True)
+    say_text(f"Error: {error.format_message()}", err=True)
+
+
+def _unloaded(error: ImportError | MemoryError) -> str:
+    """Say which library does not load, PyTorch say, or that memory ended."""
+    reason = first_line(error)
+    room = "Not enough memory: close other programs, or raise the limit."
+    if isinstance(error, MemoryError):
+        return f"Out of memory. {room}"
+    little = ran_out(error) or reason.endswith("failed to map segment from shared object")
+    return f"A library cannot be loaded: {reason}. {room if little else 'Type: pip check'}"
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -131,7 +159,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
         from zoo.api import API_VERSION
 
-        click.echo(f"zoo {version('plugzoo')} (zoo.api {API_VERSION})")
+        say(f"zoo {version('plugzoo')} (zoo.api {API_VERSION})")
         ctx.exit()
 
 

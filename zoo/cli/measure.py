@@ -14,7 +14,7 @@ from zoo.cli.options import (
     progress,
     workspace_of,
 )
-from zoo.cli.output import percent, print_json, table
+from zoo.cli.output import percent, print_json, say, table
 
 
 @click.command()
@@ -43,11 +43,12 @@ def evaluate(
         print_json(found)
         return
     times = "once" if found.test_readings == 1 else f"{found.test_readings} times"
-    click.echo(
-        f"{found.run}\naccuracy {percent(found.accuracy)} (95 % interval"
+    say(
+        found.run,
+        f"accuracy {percent(found.accuracy)} (95 % interval"
         f" {' to '.join(map(percent, found.interval))}) on {found.examples:,} test examples of"
         f" {found.dataset}{_left_out(found.left_out)}; the test split has been read {times} for"
-        " this run"
+        " this run",
     )
     table(
         ("class", "precision", "recall", "examples"),
@@ -58,7 +59,7 @@ def evaluate(
     table(("true \\ predicted", *names), rows)
     folder = workspace.finetuned(run).folder
     more = " --without-seen" if found.left_out else ""
-    click.echo(f"Next: {following(ctx, f'export {folder}{more}', '--data-root')}")
+    say(f"Next: {following(ctx, f'export {folder}{more}', '--data-root')}")
 
 
 def _left_out(count: int) -> str:
@@ -97,6 +98,6 @@ def report(
     if as_json:
         print_json(made)
         return
-    click.echo(f"{made.report}  {made.bytes:,} bytes")
+    say(f"{made.report}  {made.bytes:,} bytes")
     for line in made.missing:
-        click.echo(f"without {line.splitlines()[0]}")
+        say(f"without {line.splitlines()[0]}")

@@ -1,17 +1,25 @@
-"""What a person and a program read: tables through rich, one JSON object with `--json`."""
+"""What a person and a program read: lines, tables through rich, one JSON object with `--json`.
+
+Every line that a verb prints comes through here, so that nobody's name moves the cursor, turns the
+direction of writing, or passes for a line of ours.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+
+from zoo.errors import ZooError
+from zoo.untrusted import shown, shown_json, shown_lines
 
 UNBOUND = 1000
 LEAST = 7
@@ -19,15 +27,72 @@ LEAST = 7
 _NUMBER = re.compile(r"–|-?[\d.,]+( ± [\d.]+)?( %| ms)?")
 
 
+class Unwritten(ZooError):
+    """Standard output is there and takes nothing: a full disk."""
+
+
+def say(*lines: object, err: bool = False) -> None:
+    """Print each text as one line, whatever it holds.
+
+    Raises `Unwritten`, or `BrokenPipeError` where nobody reads. What stderr does not take is lost.
+    """
+    _echo("\n".join(map(shown, lines)), err)
+
+
+def say_text(text: object, *, err: bool = False) -> None:
+    """Print a text of one line or several, of which all but the first are indented."""
+    _echo(shown_lines(text), err)
+
+
+# never elsewhere: echo
+def _echo(text: str, err: bool = False) -> None:
+    if err:
+        with contextlib.suppress(OSError):  # a message that cannot be told must not cost the work
+            click.echo(text, err=True)
+        return
+    with _writing():
+        click.echo(text)
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Raise `Unwritten` where standard output takes nothing, and `BrokenPipeError` as it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        reason = error.strerror or error
+        raise Unwritten(f"The answer cannot be written: {reason}.") from None
+
+
+def drop_output() -> None:
+    """Let what is still to be written go nowhere: the interpreter writes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Shown(click.Context):
+    """Whose help shows what plugins say of themselves as text."""
+
+    class Formatter(click.HelpFormatter):
+        def getvalue(self) -> str:
+            return shown(super().getvalue(), lines=True)
+
+    formatter_class = Formatter
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object; dataclasses and paths are written as objects and texts."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not _writes_unicode(), default=_plain))
+    text = json.dumps(value, indent=2, ensure_ascii=not _writes_unicode(), default=_plain)
+    _echo(shown_json(text))
 
 
 def _writes_unicode() -> bool:
     return (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
 
 
+# never elsewhere: print
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print rows under headings; numbers are aligned right. No headings where all are empty.
 
@@ -39,10 +104,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
 
     width = _width()
     console = Console(width=width, highlight=False, soft_wrap=width == UNBOUND)
-    body = [[str(cell) for cell in row] for row in rows]
+    body = [[shown(cell) for cell in row] for row in rows]
     drawn = Table(
         box=box.SIMPLE_HEAD,
-        title=title or None,
+        title=shown(title) or None,
         title_justify="left",
         pad_edge=False,
         show_header=any(columns),
@@ -55,15 +120,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
         room = console.width - LEAST * (len(columns) - 1)
         whole = index == 0 and max(map(len, cells), default=0) < room
         justify: Literal["right", "left"] = "right" if numeric else "left"
-        drawn.add_column(_escape(column), justify=justify, overflow="fold", no_wrap=whole)
+        drawn.add_column(_escape(shown(column)), justify=justify, overflow="fold", no_wrap=whole)
     for row in body:
         drawn.add_row(*[_escape(cell) for cell in row])
-    with console.capture() as captured:
+    with _writing(), console.capture() as captured:  # rich writes too, if nothing
         console.print(drawn)
     lines = [line.rstrip() for line in captured.get().splitlines()]
     if not sys.stdout.isatty() and lines[:1] == [""]:
         del lines[0]
-    click.echo("\n".join(lines))
+    _echo("\n".join(lines))
 
 
 def _width() -> int | None:

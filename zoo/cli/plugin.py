@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from zoo.cli.catalogue import KindName
 from zoo.cli.main import registry_of
 from zoo.cli.options import DATA, common, progress, workspace_of
-from zoo.cli.output import print_json, table
+from zoo.cli.output import print_json, say, table
 
 
 class PluginName(click.ParamType):
@@ -57,9 +57,9 @@ def new(name: str, kind: str, as_json: bool) -> None:
         print_json(made)
         return
     for file in made.files:
-        click.echo(f"{made.folder}/{file}")
-    click.echo(f"Next: cd {made.folder} && pip install -e '.[test]' && python -m pytest")
-    click.echo(f"Then: {made.use}")
+        say(f"{made.folder}/{file}")
+    say(f"Next: cd {made.folder} && pip install -e '.[test]' && python -m pytest")
+    say(f"Then: {made.use}")
 
 
 @plugin.command(
@@ -124,5 +124,5 @@ def _print(target: str, report: Any) -> None:
         table(("size of", "part", "on", "parameters", "multiply-accumulates"), sizes)
     explained = report.explain()
     if explained:
-        click.echo(explained)
-    click.echo(f"{target} {report.verdict}")
+        say(*explained.split("\n"))
+    say(f"{target} {report.verdict}")

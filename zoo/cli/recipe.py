@@ -10,7 +10,7 @@ import click
 
 from zoo.api import TrainConfig
 from zoo.cli.options import ComponentName, common, following, given, progress, workspace_of
-from zoo.cli.output import percent, print_json, table
+from zoo.cli.output import percent, print_json, say, table
 from zoo.config import click_option, knobs
 
 
@@ -71,8 +71,8 @@ def run(
     else:
         _print(result)
         again = following(ctx, f"evaluate {result.model.parent}", "--data-root")
-        click.echo(f"\nNext:\n  {again}\n  zoo predict {result.model} PICTURE.png")
-        click.echo("  zoo pretrain mlp --help")
+        say("", "Next:", f"  {again}", f"  zoo predict {result.model} PICTURE.png")
+        say("  zoo pretrain mlp --help")
 
 
 run.params += [click_option(k) for k in knobs(TrainConfig) if k.name in ("threads", "device")]
@@ -89,25 +89,23 @@ def _print(result: Any) -> None:
         )
         for method in result.methods
     ]
-    click.echo(f"\n{result.recipe} on {result.dataset}, seeds {seeds}")
+    say("", f"{result.recipe} on {result.dataset}, seeds {seeds}")
     table(("", "test accuracy", "validation", "s / seed"), rows)
     if len(result.methods) > 1 and result.validation_examples:
-        click.echo(
-            f"Chosen on {result.validation_examples:,} validation examples, not on the test split."
-        )
+        say(f"Chosen on {result.validation_examples:,} validation examples, not on the test split.")
     elif len(result.methods) > 1:
-        click.echo("Nothing was chosen on results: the recipe holds no labelled example out.")
+        say("Nothing was chosen on results: the recipe holds no labelled example out.")
     for gain, after in ((result.gain, ""), (result.self_trained_gain, ", after self-training,")):
         if gain:
             mean, deviation = (100 * figure for figure in gain)
-            click.echo(
+            say(
                 f"Pretraining changed the test accuracy{after} by {mean:+.2f} ± {deviation:.2f}"
                 f" points (paired, {len(result.seeds)} seeds)."
             )
     reused = f" ({result.reused} finished runs used again)" if result.reused else ""
-    click.echo(f"Time   {result.seconds:.1f} s{reused}")
-    click.echo(f"Model  {result.model}  {result.model_bytes:,} bytes, proved by onnxruntime")
-    click.echo(f"Runs   {result.runs_folder}")
+    say(f"Time   {result.seconds:.1f} s{reused}")
+    say(f"Model  {result.model}  {result.model_bytes:,} bytes, proved by onnxruntime")
+    say(f"Runs   {result.runs_folder}")
 
 
 def _spread(mean: float, deviation: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from zoo.cli.options import RunName, common, progress, workspace_of
-from zoo.cli.output import percent, print_json, table
+from zoo.cli.output import percent, print_json, say, table
 
 SAID = {
     "to the bit": "Reproduced to the bit: equal weights, equal figures.",
@@ -62,7 +62,7 @@ def reproduce(
 
 
 def _print(found: Any) -> None:
-    click.echo(f"{found.run}\n{SAID[found.verdict]}")
+    say(found.run, SAID[found.verdict])
     if found.differences:
         rows = [(d.name, _shown(d.recorded), _shown(d.rerun)) for d in found.differences]
         table(("differs", "recorded", "made again"), rows)
@@ -70,13 +70,13 @@ def _print(found: Any) -> None:
         rows = [(d.name, _shown(d.recorded), _shown(d.rerun)) for d in found.elsewhere]
         table(("made with", "then", "now"), rows)
     if found.accuracy is not None:
-        click.echo(
+        say(
             f"accuracy {percent(found.accuracy)} (95 % interval"
             f" {' to '.join(map(percent, found.interval))}), made again"
             f" {percent(found.rerun_accuracy)}"
         )
     where = f" in {found.kept}" if found.kept else ""
-    click.echo(f"{found.seconds:.1f} s of training{where}")
+    say(f"{found.seconds:.1f} s of training{where}")
 
 
 def _shown(value: Any) -> str:

@@ -25,7 +25,7 @@ from zoo.cli.options import (
     resumable,
     workspace_of,
 )
-from zoo.cli.output import percent, print_json
+from zoo.cli.output import Shown, percent, print_json, say
 from zoo.config import knobs, make, parse_pairs
 
 
@@ -39,7 +39,9 @@ class Backbones(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if ctx.resilient_parsing and cmd_name not in self.list_commands(ctx):
             return None  # completing: what was typed wrong is told when it is run
-        return _pretrain_command(registry_of(ctx).lookup("backbone", cmd_name))
+        command = _pretrain_command(registry_of(ctx).lookup("backbone", cmd_name))
+        command.context_class = Shown
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Backbones"):
@@ -263,7 +265,7 @@ def _report(ctx: click.Context, run: Any, as_json: bool) -> None:
         figures.append(f"validation loss {validation['total']:.4f}")
         figures += [f"{name} probe {percent(validation[name])}" for name in _probes(validation)]
     figures.append(f"{record.seconds:.1f} s")
-    click.echo(f"{run.folder}  {', '.join(figures)}\nNext: {_next(ctx, run)}")
+    say(f"{run.folder}  {', '.join(figures)}", f"Next: {_next(ctx, run)}")
 
 
 def _probes(figures: dict[str, float]) -> list[str]:

@@ -102,7 +102,8 @@ class Report:
         skipped: dict[tuple[str, str], list[str]] = {}  # those of one reason stand together
         for about, row in self.rows:
             if row.state == "FAILED":
-                lines.append(f"{about}: {row.check} FAILED: {row.figure}")
+                figure = row.figure.replace("\n", "\n  ")
+                lines.append(f"{about}: {row.check} FAILED: {figure}")
                 lines += [f"  Change: {row.change}"] if row.change else []
             elif row.state == "skipped":
                 skipped.setdefault((about, row.figure), []).append(row.check)

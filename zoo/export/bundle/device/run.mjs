@@ -43,10 +43,22 @@ class Fault extends Error {}
 class Usage extends Fault {}
 class Unwritten extends Error {}
 
-/** Print a line, and wait until it is written: a pipe may be closed, a disk full. */
-function say(line) {
+const NAMED = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+/** A text as one line: what would move a terminal's cursor stands as its escape. */
+function shown(text) {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (letter) => {
+    if ("\u00ad\u200c\u200d".includes(letter)) return letter; // of words and emoji
+    const code = letter.codePointAt(0);
+    const [mark, digits] = code < 256 ? ["x", 2] : code < 65536 ? ["u", 4] : ["U", 8];
+    return NAMED[letter] ?? `\\${mark}${code.toString(16).padStart(digits, "0")}`;
+  });
+}
+
+/** Print lines, and wait until they are written: a pipe may be closed, a disk full. */
+function say(...lines) {
   return new Promise((resolve, reject) => {
-    process.stdout.write(`${line}\n`, (error) => {
+    process.stdout.write(`${lines.map(shown).join("\n")}\n`, (error) => {
       if (!error) resolve();
       else reject(new Unwritten(REASONS[error.code] ?? error.code, { cause: error }));
     });
@@ -162,7 +174,11 @@ function toJson(pictures, found, labels) {
     const best = `"label": ${JSON.stringify(labels[order[0]])}, "probability": ${row[order[0]]}`;
     return `{"picture": ${JSON.stringify(pictures[i])}, ${best}, "classes": {${classes}}}`;
   });
-  return `{"predictions": [${predictions.join(", ")}]}`;
+  const text = `{"predictions": [${predictions.join(", ")}]}`;
+  return text.replace(
+    /[^\x20-\x7e]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 async function selftest() {
@@ -200,7 +216,7 @@ function parseWords(words) {
 
 async function main(words) {
   try {
-    if (words.includes("-h") || words.includes("--help")) await say(HELP);
+    if (words.includes("-h") || words.includes("--help")) await say(...HELP.split("\n"));
     else if (words.length === 1 && words[0] === "selftest")
       process.exitCode = (await selftest()) ? 0 : 1;
     else await classify(parseWords(words));
@@ -209,7 +225,7 @@ async function main(words) {
     const line = firstLine(error);
     const usage = error instanceof Usage;
     const end = usage ? ". See: node run.mjs --help" : line.includes(" Type: ") ? "" : ".";
-    console.error(`Error: ${line}${end}`);
+    console.error(`Error: ${shown(line)}${end}`);
     process.exitCode = usage ? 2 : 1;
   }
 }

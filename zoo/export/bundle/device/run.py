@@ -11,6 +11,7 @@ Exit status: 0; 1 with one line on stderr; 2 for wrong usage.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
@@ -18,6 +19,7 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from io import BytesIO
@@ -511,7 +513,7 @@ def classify(paths: list[str], invert: bool, top: int, as_json: bool) -> None:
             {"picture": path, "label": label, "probability": probability, "classes": dict(ranked)}
         )
     if as_json:
-        say(json.dumps({"predictions": found}, indent=2))
+        say(*json.dumps({"predictions": found}, indent=2).splitlines())
         return
     for one in found:
         for label, probability in list(one["classes"].items())[:top]:
@@ -548,7 +550,7 @@ def parse(words: list[str]) -> tuple[list[str], bool, int, bool]:
 
 
 def usage(fault: str) -> None:
-    sys.stderr.write(f"Error: {fault} See: python run.py --help\n")
+    complain(f"{fault} See: python run.py --help")
     sys.exit(2)
 
 
@@ -581,26 +583,51 @@ def first_line(error: Exception) -> str:
     return (" ".join(str(error).split()).rstrip(".") or type(error).__name__)[:200] + "."
 
 
-def say(text: str) -> None:
-    try:
-        sys.stdout.write(text + "\n")
-    except UnicodeEncodeError:  # a terminal that cannot write a class's name
-        sys.stdout.write(text.encode("ascii", "backslashreplace").decode() + "\n")
+def say(*lines: str) -> None:
+    for line in map(shown, lines):
+        try:
+            sys.stdout.write(line + "\n")
+        except UnicodeEncodeError:  # a terminal that cannot write a class's name
+            sys.stdout.write(line.encode("ascii", "backslashreplace").decode() + "\n")
+
+
+def complain(fault: object) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"Error: {shown(str(fault))}\n")
+
+
+def shown(text: str) -> str:
+    """Return a text as one line: what would move a terminal's cursor stands as its escape."""
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        and letter not in "\u00ad\u200c\u200d"  # of words and emoji
+        else letter
+        for letter in text
+    )
+
+
+def open_missing_streams() -> None:
+    """Let standard streams that are closed, as cron may have them, be the null device."""
+    for name, way in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, way))  # noqa: PTH123, SIM115
 
 
 def main(words: list[str]) -> int:
+    open_missing_streams()
     try:
         status = answer(words)
         sys.stdout.flush()  # a disk that is full says so here at the latest
     except Fault as fault:
-        sys.stderr.write(f"Error: {fault}\n")
+        complain(fault)
         return 1
     except BrokenPipeError:  # the reader has seen enough
         drop_output()
         return 1
     except OSError as error:
         drop_output()
-        sys.stderr.write(f"Error: the answer cannot be written: {error.strerror or error}.\n")
+        complain(f"the answer cannot be written: {error.strerror or error}.")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -609,7 +636,7 @@ def main(words: list[str]) -> int:
 
 def answer(words: list[str]) -> int:
     if "-h" in words or "--help" in words:
-        say((__doc__ or "").strip())
+        say(*(__doc__ or "").strip().splitlines())
         return 0
     if words == ["selftest"]:
         return 0 if selftest() else 1
