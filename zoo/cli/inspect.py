@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from zoo.cli.options import common
 from zoo.cli.output import percent, print_json, table
+from zoo.untrusted import parse_json
 
 if TYPE_CHECKING:
     from zoo.export.inspection import Inspection
@@ -83,7 +83,7 @@ def _fits(found: Inspection) -> str:
 def _figures(text: str) -> str:
     """Write a JSON object of figures for a person: accuracy 91.83 %, accuracy drop 0.28 points."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return text
     if not isinstance(value, dict):
@@ -97,7 +97,7 @@ def _side(what: str, text: str) -> str:
     if what == key or key not in SHARES | POINTS:
         return text
     try:
-        return _figure(key, json.loads(text))
+        return _figure(key, parse_json(text))
     except ValueError:
         return text
 
