@@ -114,6 +114,11 @@ def _as_one(digests: Array) -> Array:
     return np.ascontiguousarray(digests).view(f"V{SIZE}").reshape(-1)
 
 
+def is_digests(array: Array) -> bool:
+    """Say whether an array is one of digests: uint8 N x 16."""
+    return array.dtype == np.uint8 and array.ndim == 2 and array.shape[1] == SIZE
+
+
 def usable(labels: Any, count: int) -> Tensor | None:
     """Return labels that can be digested; pretraining needs none, and nobody has checked them."""
     sound = isinstance(labels, Tensor) and labels.shape == (count,) and labels.dtype == torch.int64

@@ -101,6 +101,10 @@ class ModelFileError(ZooError):
     _recurs = True
 
 
+class Unanswered(ModelFileError):
+    """A file was run, and had not answered when its time was over."""
+
+
 class NoModelFile(ModelFileError):
     """There is no file of that name, or it is a folder."""
 

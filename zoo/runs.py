@@ -6,10 +6,12 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import time
@@ -22,10 +24,15 @@ from filelock import FileLock, Timeout
 from zoo.api import ImageInput
 from zoo.errors import RunError, did_you_mean
 from zoo.folders import write_atomic
-from zoo.record import DEEDS, Record, from_json
+from zoo.progress import current
+from zoo.record import DEEDS, Record, from_json, unknown_in, with_unknown
+from zoo.untrusted import TENSORS_LIMIT, parse_json, parse_tensors, plain, read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclasses.dataclass
@@ -34,12 +41,17 @@ class Run:
 
     folder: Path
     record: Record
+    unknown: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
+    """What a newer zoo wrote into its run.json beyond that; it is kept there."""
     earlier: float = dataclasses.field(default=0.0, compare=False)
     """Seconds that it took before it was resumed."""
     fresh: bool = dataclasses.field(default=False, compare=False)
     """Whether it was made a moment ago, and nobody has worked on it."""
     main: bool = dataclasses.field(default=True, compare=False)
     """Whether this process writes it; others that train it with this one do not."""
+
+    _unwritten: bool = dataclasses.field(default=False, compare=False, repr=False)
+    """Whether a reading of the test split could not be written down."""
 
     @property
     def name(self) -> str:
@@ -79,7 +91,8 @@ class Run:
     def save(self) -> None:
         if not self.main:
             return
-        text = json.dumps(dataclasses.asdict(self.record), indent=2, ensure_ascii=False)
+        content = with_unknown(self.record, self.unknown)
+        text = json.dumps(content, indent=2, ensure_ascii=False)
         write_atomic(self.folder / "run.json", text.encode())
 
     @property
@@ -101,28 +114,49 @@ class Run:
         write_atomic(self.folder / "metrics.jsonl", text.encode())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read the epochs written so far; a torn last line is left out."""
+        """Read the epochs written so far, up to a line that is torn or none of an epoch."""
         lines: list[dict[str, Any]] = []
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            for line in (self.folder / "metrics.jsonl").read_bytes().split(b"\n")[:-1]:
-                lines.append(json.loads(line))
+        with contextlib.suppress(OSError, ValueError):
+            for text in read_file(self.folder / "metrics.jsonl").split(b"\n")[:-1]:
+                line = parse_json(text)
+                if not _is_epoch(line):
+                    break
+                lines.append(line)
         return lines
 
     def add_test(self, by: str, **figures: Any) -> str:
         """Write down that the test split is about to be measured on, and by which verb.
 
-        Written before the model is asked of any example, so that no reading goes uncounted.
-        Returns what `finish_test` takes, to add the figures.
+        Written before the model is asked of any example, so that no reading goes uncounted; where
+        the run may only be read, that is noted. Raises `RunError` where recording it is what the
+        verb is there for. Returns what `finish_test` takes, to add the figures.
         """
         when = _now()
-        with FileLock(self.folder / ".lock"):  # another process may be writing its own reading
-            self.record.tests = load(self.folder).record.tests
-            self.record.tests.append({"by": by, "when": when, **figures})
-            self.save()
+        reading = {"by": by, "when": when, **figures}
+        try:
+            with FileLock(self.folder / ".lock"):  # another process may be writing its own reading
+                self.record.tests = load(self.folder).record.tests
+                self.record.tests.append(reading)
+                self.save()
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            why = f"'{self.folder}' may only be read"
+            if by == "evaluate":
+                typed = f"cp -r {shlex.quote(str(self.folder))} ."
+                raise RunError(
+                    f"{why}, so no evaluation can be recorded there. Copy the run, and evaluate the"
+                    f" copy. Type: {typed}"
+                ) from None
+            current().note(f"{why}: that its test split is read now is not written down there")
+            self.record.tests = [test for test in self.record.tests if test is not reading]
+            self._unwritten = True
         return when
 
     def finish_test(self, reading: str, **figures: Any) -> None:
         """Add to a reading of the test split what it showed."""
+        if self._unwritten:
+            return
         with FileLock(self.folder / ".lock"):
             self.record.tests = load(self.folder).record.tests
             for test in self.record.tests:
@@ -146,25 +180,26 @@ class Run:
 
     def load_weights(self) -> dict[str, Tensor]:
         """Read the weights; raises `RunError` where they are not those that were saved."""
-        from safetensors import SafetensorError
         from safetensors.torch import load
 
         path = self.folder / "weights.safetensors"
         try:
-            data = path.read_bytes()
+            data = read_file(path, TENSORS_LIMIT)
         except FileNotFoundError:
             raise RunError(
                 f"Run '{self.name}' has no weights: '{path}' is missing. Train the run again."
             ) from None
+        except OSError as error:
+            raise RunError(unreadable(path, error)) from None
         if hashlib.sha256(data).hexdigest() != self.record.weights_sha256:
             raise RunError(
                 f"'{path}' is corrupt: its SHA-256 is not the one that run.json records."
                 " Train the run again."
             )
         try:
-            tensors: dict[str, Tensor] = load(data)
-        except SafetensorError as error:
-            raise RunError(f"'{path}' is no safetensors file: {error}") from None
+            tensors: dict[str, Tensor] = parse_tensors(load, data)
+        except ValueError as error:
+            raise RunError(f"'{path}' is no safetensors file: {error}.") from None
         return tensors
 
     @contextlib.contextmanager
@@ -254,28 +289,55 @@ def load(folder: Path) -> Run:
     if not folder.is_dir():
         raise RunError(f"There is no run folder '{folder}'. See: zoo runs")
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_file(path))
     except FileNotFoundError:
         raise RunError(
             f"'{folder}' is not a run folder: it has no run.json. See: zoo runs"
         ) from None
-    except (ValueError, RecursionError, IsADirectoryError) as error:
+    except OSError as error:
+        raise RunError(unreadable(path, error)) from None
+    except ValueError as error:
         raise RunError(f"'{path}' is corrupt: {error}. Train the run again.") from None
-    return Run(folder, from_json(path, content))
+    record = from_json(path, content)
+    return Run(folder, record, unknown_in(content, record))
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """Say why a file of a run cannot be read, and how to see what it is."""
+    typed = f"ls -ld {shlex.quote(str(path))}"
+    return f"'{path}' cannot be read: {error.strerror or error}. Type: {typed}"
 
 
 def every(root: Path) -> tuple[list[Run], list[str]]:
-    """Return the runs under a folder, oldest first, and what is wrong with those left out."""
+    """Return the runs under a folder, oldest first, and what is wrong with those left out.
+
+    Raises `RunError` where the folder itself cannot be listed.
+    """
     runs, faults = [], []
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    try:
+        folders = sorted(path for path in root.iterdir() if _is_folder(path))
+    except (FileNotFoundError, NotADirectoryError):
+        folders = []
+    except OSError as error:
+        raise RunError(unreadable(root, error)) from None
     for folder in folders:
-        if not (folder / "run.json").exists():
-            continue
         try:
+            (folder / "run.json").lstat()
             runs.append(load(folder))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            faults.append(unreadable(folder, error))
         except RunError as error:
             faults.append(str(error))
     return sorted(runs, key=lambda run: (run.instant, run.name)), faults
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a link into a place that may not be entered
+        return False
 
 
 def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run:
@@ -311,6 +373,20 @@ def find(root: Path, text: str, fits: Callable[[Run], bool], wanted: str) -> Run
     return run
 
 
+def _is_epoch(line: Any) -> bool:
+    """Say whether a line of metrics.jsonl is as training writes it, as far as it is read."""
+    if not (isinstance(line, dict) and plain(line)):
+        return False
+    epoch, figures = line.get("epoch"), [line.get("lr", 0.0), line.get("seconds", 0.0)]
+    for side in ("train", "validation"):
+        held = {} if line.get(side) is None else line[side]
+        if not isinstance(held, dict):
+            return False
+        figures += held.values()
+    numbers = all(isinstance(f, int | float) and not isinstance(f, bool) for f in figures)
+    return numbers and isinstance(epoch, int) and epoch >= 1
+
+
 def _process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
@@ -321,7 +397,7 @@ def _alive(process: Mapping[str, Any]) -> bool:
         return True
     try:
         os.kill(int(process["pid"]), 0)
-    except (ProcessLookupError, KeyError, TypeError, ValueError):
+    except (ProcessLookupError, KeyError, TypeError, ValueError, OverflowError):
         return False
     except OSError:
         return True

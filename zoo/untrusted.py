@@ -8,11 +8,23 @@ import math
 import os
 import stat
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 RECORD_LIMIT = 64 * 2**20
 """Bytes up to which a record is read: run.json, proof.json, model.json, a line of metrics."""
+MODEL_LIMIT = 2**31
+"""Bytes up to which a model file is read: protobuf, and with it ONNX, knows no larger message."""
+TENSORS_LIMIT = 64 * 2**30
+"""Bytes up to which a file of tensors is read."""
+DEPTH = 24
+"""How deep lists and objects may lie in each other: what zoo writes is nearly flat."""
+WHOLE = 2**63 - 1
+"""The largest integer that a tensor, a seed or a count can have."""
+PIECE = 2**20
 HARMLESS = "\u00ad\u200c\u200d"
 """Format characters that words and emoji are written with; they move nothing on a terminal."""
 
@@ -31,10 +43,10 @@ def read_file(path: Path, limit: int = RECORD_LIMIT) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-        # Python sets aside as much as it is asked for, so not the whole limit.
+        # Python makes room for all that is asked for: no more than the file has, then piecemeal.
         data = file.read(found.st_size + 1) if found.st_size <= limit else b""
-        if len(data) > found.st_size:  # it grows, or is one of those that tell no size
-            data += file.read(limit + 1 - len(data))
+        while len(data) > found.st_size and len(data) <= limit and (more := file.read(PIECE)):
+            data += more
         if found.st_size > limit or len(data) > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return data
@@ -49,6 +61,32 @@ def parse_json(data: bytes | str) -> Any:
         return json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def plain(value: Any, depth: int = DEPTH) -> bool:
+    """Say whether a JSON value is one that can be used: texts, finite numbers, shallow nesting."""
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(plain(k) and plain(v, depth - 1) for k, v in value.items())
+    if isinstance(value, list):
+        return depth > 0 and all(plain(each, depth - 1) for each in value)
+    if isinstance(value, int):
+        return abs(value) <= WHOLE
+    return value is None or (isinstance(value, float) and math.isfinite(value))
+
+
+def parse_tensors(load: Callable[[bytes], T], data: bytes) -> T:
+    """Load the bytes of a safetensors file, by one of its readers.
+
+    Raises `ValueError` alone, with a message of one line: readers have an error of their own, and
+    let through those of arrays that no memory has room for.
+    """
+    try:
+        return load(data)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(said.rstrip(".")) from None
 
 
 def shown(text: object, *, lines: bool = False) -> str:

@@ -44,6 +44,8 @@ def opened(folder: Path, input: ImageInput, plan: Plan | None = None) -> Cache |
         files = [folder / name for name in (PIXELS, DIGESTS, INDEX)]
         if not all(is_own(path) for path in (folder, *files)):
             return "they belong to another user"
+        if any(path.exists() and not path.is_file() for path in files):
+            return "they are no files"
         index = Index(**json.loads(files[2].read_bytes()))
         if not index.sound():
             return "their index is damaged"

@@ -106,7 +106,7 @@ def digest_of(root: Path, file: File) -> bytes | str:
 def _recall(memory: Path) -> dict[bytes, bytes]:
     """Read the pairs back; nothing of a file that is damaged, or somebody else's, is believed."""
     try:
-        data = memory.read_bytes() if is_own(memory) else b""
+        data = memory.read_bytes() if memory.is_file() and is_own(memory) else b""
     except OSError:
         return {}
     pairs, seal = data[:-DIGEST], data[-DIGEST:]

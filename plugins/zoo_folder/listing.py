@@ -64,27 +64,33 @@ def folders(folder: Path | str) -> list[Path]:
     return [Path(entry.path) for entry in children(folder) if kind_of(entry) == "folder"]
 
 
-def pictures(
-    folder: Path | str, others: Counter[str] | None = None, above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[os.DirEntry[str]]:
+def pictures(folder: Path | str, others: Counter[str] | None = None) -> Iterator[os.DirEntry[str]]:
     """Yield the picture files below a folder, in order; `others` counts the rest by suffix.
 
-    Links are followed, but for those that lead in a circle. One that leads nowhere counts as a
-    picture by its name: it is told as one that cannot be read.
+    Links are followed, and each folder is entered once, under the first name that leads there. A
+    link that leads nowhere counts as a picture by its name: it is told as one that cannot be read.
     """
-    status = Path(folder).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in children(folder):
+    entered = {_identity(Path(folder).stat())}
+    left = [iter(children(folder))]  # no recursion: folders may lie in each other without end
+    while left:
+        entry = next(left[-1], None)
+        if entry is None:
+            left.pop()
+            continue
         kind = kind_of(entry)
         suffix = suffix_of(entry.name)
         if kind == "folder":
-            yield from pictures(entry.path, others, (*above, here))
+            if (here := _identity(entry.stat())) not in entered:
+                entered.add(here)
+                left.append(iter(children(entry.path)))
         elif kind != "other" and suffix in suffixes():
             yield entry
         elif others is not None:
             others[suffix or entry.name] += 1
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return (status.st_dev, status.st_ino)
 
 
 def holds_pictures(folder: Path | str) -> bool:

@@ -55,8 +55,9 @@ def record_path(published: Published, root: Path) -> Path:
 
 
 def _recorded(published: Published, root: Path) -> dict[str, str]:
+    path = record_path(published, root)
     try:
-        sums = json.loads(record_path(published, root).read_bytes())
+        sums = json.loads(path.read_bytes()) if path.is_file() else {}
     except (OSError, ValueError):
         return {}
     return {str(k): str(v) for k, v in sums.items()} if isinstance(sums, dict) else {}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
 from zoo.errors import ModelFileError
+from zoo.export import endless, runtime, trials
+from zoo.export.modelfile import open_model
 from zoo.export.runtime import open_session
 from zoo.export.seal import BLANK, KEY, seal
+from zoo.pipeline import timed_sides
 
 Cli = Callable[..., Any]
 
@@ -93,6 +99,62 @@ def wider(kind: Any) -> None:
     kind.shape.dim[3].dim_value = 9
 
 
+def of_a_billion(kind: Any) -> None:
+    for side in (2, 3):
+        kind.shape.dim[side].dim_value = 10**9
+
+
+def huge(model: ModelProto) -> None:
+    """Describe an input of 10^9 x 10^9 in the metadata, too."""
+    of_a_billion(model.graph.input[0].type.tensor_type)
+    for prop in model.metadata_props:
+        if prop.key == "zoo.input":
+            billion = 10**9
+            shape = ["batch", 1, billion, billion]
+            said = json.loads(prop.value) | {"height": billion, "width": billion, "shape": shape}
+            prop.value = json.dumps(said)
+
+
+def twice(model: ModelProto) -> None:
+    model.metadata_props.add(key="zoo.run", value="another")
+
+
+def looping(rounds: int) -> Callable[[ModelProto], None]:
+    """Add zero to the logits by a loop of so many rounds, which no optimizer can take away."""
+
+    def change(model: ModelProto) -> None:
+        graph, number = model.graph, helper.make_tensor_value_info
+        arrays = {"rounds": np.array(rounds), "more": np.array(True), "axes": np.array([0, 1]),
+                  "none": np.zeros((), np.float32)}  # fmt: skip
+        graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
+        body = helper.make_graph(
+            [
+                helper.make_node("Identity", ["again"], ["on"]),
+                helper.make_node("Add", ["value", "value"], ["next"]),
+            ],
+            "body",
+            [
+                number("round", TensorProto.INT64, []),
+                number("again", TensorProto.BOOL, []),
+                number("value", TensorProto.FLOAT, []),
+            ],
+            [number("on", TensorProto.BOOL, []), number("next", TensorProto.FLOAT, [])],
+        )
+        place = next(i for i, node in enumerate(graph.node) if "logits" in node.output)
+        nodes = list(graph.node)
+        nodes[place].output[0] = "before"
+        added = [
+            helper.make_node("ReduceSum", ["before", "axes"], ["sum"], keepdims=0),
+            helper.make_node("Mul", ["sum", "none"], ["zero"]),
+            helper.make_node("Loop", ["rounds", "more", "zero"], ["end"], body=body),
+            helper.make_node("Add", ["before", "end"], ["logits"]),
+        ]
+        del graph.node[:]
+        graph.node.extend([*nodes[: place + 1], *added, *nodes[place + 1 :]])
+
+    return change
+
+
 def one_bit(data: bytes) -> bytes:
     """Flip a high bit in the middle of the largest weight: ONNX and onnxruntime say nothing."""
     weight = max(onnx.load_model_from_string(data).graph.initializer, key=lambda t: len(t.raw_data))
@@ -147,6 +209,8 @@ TABLE: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
     "float input": (changed(input_as(float_input)), "", ""),
     "input of rank 3": (changed(input_as(rank_3)), "", ""),
     "wider input": (changed(input_as(wider)), "", ""),
+    "input of a billion": (changed(huge), "input not sound", ""),
+    "metadata twice": (changed(twice), "'zoo.run' is in them twice", ""),
 }
 
 
@@ -178,6 +242,75 @@ def test_no_file_and_a_folder_are_status_2(cli: Cli, verb: str) -> None:
         assert len(result.stderr.splitlines()) == 1
         assert words in result.stderr
         assert name in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["validate", "inspect", "predict", "benchmark"])
+def test_what_is_no_file_is_one_line(cli: Cli, verb: str) -> None:
+    os.mkfifo("pipe.onnx")
+    Path("zero.onnx").symlink_to("/dev/zero")
+    Path("vast.onnx").touch()
+    os.truncate("vast.onnx", 2**33)
+    more = ["picture.png"] if verb == "predict" else []
+    for name, words in (
+        ("pipe.onnx", "it is a pipe or a device, not a file"),
+        ("zero.onnx", "it is a pipe or a device, not a file"),
+        ("vast.onnx", "it is larger than 2,147,483,648 bytes"),
+    ):
+        result = cli(verb, name, *more)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"Error: '{name}' cannot be read: {words}.\n"
+
+
+# --- a loop without an end ----------------------------------------------------------------------
+
+ENDLESS = 2**62
+INTERRUPTED = """
+import os, signal, sys, threading
+from pathlib import Path
+import numpy as np
+from zoo.export.runtime import open_session
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+session = open_session(Path(sys.argv[1]))
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    session.run(np.zeros((1, 1, 8, 8), np.uint8))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_a_loop_without_an_end(trained: Any, tmp_path: Path) -> None:
+    path = tmp_path / "endless.onnx"
+    path.write_bytes(changed(looping(ENDLESS))(trained.model.read_bytes()))
+    command = [sys.executable, "-c", INTERRUPTED, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
+
+
+@pytest.mark.parametrize("verb", ["predict", "validate", "benchmark"])
+def test_a_loop_without_an_end_is_not_waited_for(
+    cli: Cli, trained: Any, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (endless, runtime, timed_sides):
+        monkeypatch.setattr(module, "LONGEST", 1.0)
+    Image.new("L", (8, 8)).save("picture.png")
+    Path("endless.onnx").write_bytes(changed(looping(ENDLESS))(trained.model.read_bytes()))
+    result = cli(verb, "endless.onnx", *(["picture.png"] if verb == "predict" else []))
+    assert result.exit_code == 1
+    assert "Error: 'endless.onnx' has not answered within 1 s. It has a loop" in result.stderr
+
+
+def test_a_loop_that_ends_is_proved_by_the_reference_in_a_process_of_its_own(
+    trained: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "three.onnx"
+    path.write_bytes(changed(looping(3))(trained.model.read_bytes()))
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
+    [answer] = trials.elsewhere(trials.ONNX_REFERENCE, open_model(path), images)
+    logits, _ = open_session(path).run(images)
+    assert answer.problem == ""
+    np.testing.assert_allclose(answer.logits, logits, atol=1e-5)
 
 
 def test_a_file_of_another_tool_is_inspected_and_nothing_else(cli: Cli) -> None:

@@ -196,7 +196,17 @@ def test_a_card_survives_the_metadata(card: Card) -> None:
         ("zoo.input", "{}", "is damaged"),
         ("zoo.input", "not json", "is damaged"),
         ("zoo.input", "[]", "is damaged"),
+        ("zoo.labels", '["\\ud800", "b"]', "text not sound"),
+        ("zoo.input", "[" * 5000, "is damaged"),
         ("zoo.metrics", "{}", "is damaged"),
+        *[
+            ("zoo.metrics", f'{{"accuracy": {value}}}', "is damaged")
+            for value in ("NaN", "1e999", "9" * 400, "-0.1", "1.01", "true", '"1"')
+        ],
+        ("zoo.metrics", '{"accuracy": 1, "more": []}', "metrics not sound"),
+        ("zoo.components", '{"head": %s}' % ("9" * 400), "text not sound"),
+        ("zoo.versions", '{"torch": 2}', "versions not sound"),
+        ("zoo.left_out", "-1", "left_out not sound"),
         ("zoo.precision", "int4", "is damaged"),
         ("zoo.precision", "int8", "is damaged"),
         (KEY, "short", "is damaged"),

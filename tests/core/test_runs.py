@@ -21,8 +21,20 @@ import torch
 from zoo import folders, runs
 from zoo.api import ImageInput
 from zoo.errors import RunError
-from zoo.record import SCHEMA, Parent, PartRecord, Record
+from zoo.pipeline import Workspace
+from zoo.pipeline.lineage import ancestors_of, lineage
+from zoo.progress import Silent, reporting
+from zoo.record import SCHEMA, Parent, PartRecord, Record, digest_of
+from zoo.report.records import lineage_of
 from zoo.runs import Run
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
 
 
 def record(kind: str = "pretrain", **changes: Any) -> Record:
@@ -113,9 +125,24 @@ def test_runs_of_one_second_have_names_of_their_own(root: Path) -> None:
     assert len(set(names)) == 5
 
 
-def test_keys_of_a_later_zoo_with_the_same_schema_are_left_alone(run: Run) -> None:
-    rewrite(run, mood="sunny")
-    assert runs.load(run.folder) == run
+def test_keys_of_a_later_zoo_with_the_same_schema_are_kept(root: Path) -> None:
+    made = finished(root, "finetune")
+    sha256 = "0" * 64
+    splits = {"test": {"examples": 5, "sha256": sha256, "mood": 1}}
+    data = {"sha256": sha256, "trained": 3, "held_out": 1, "pretrained": 0, "splits": splits}
+    content = json.loads((made.folder / "run.json").read_text())
+    content |= {"mood": {"a": [1, {"b": None}]}, "data": {**data, "mood": "fine"}}
+    for part in ("dataset", "backbone", "head", "parent"):
+        content[part]["mood"] = part
+    (made.folder / "run.json").write_text(json.dumps(content))
+    again = runs.load(made.folder)
+    reading = again.add_test("evaluate")
+    again.finish_test(reading, accuracy=0.5, examples=2)
+    written = json.loads((made.folder / "run.json").read_text())
+    assert written["tests"][-1]["accuracy"] == 0.5
+    known = {"equal": 0, "left_out": 0, "unknown": [], "contents": False, "resized": False}
+    content["data"] |= known
+    assert written == content | {"tests": written["tests"]}
 
 
 def test_a_run_whose_record_cannot_be_written_leaves_no_folder(
@@ -372,14 +399,14 @@ def test_a_missing_and_a_foreign_folder_are_told_apart(tmp_path: Path) -> None:
 # --- a corrupt run.json ---------------------------------------------------------------------
 
 
-def assert_corrupt(root: Path, run: Run) -> None:
+def assert_corrupt(root: Path, run: Run, said: str = "is corrupt: ") -> None:
     """Check that a run is refused by name, and that its neighbour is found all the same."""
     path = run.folder / "run.json"
     with pytest.raises(RunError) as error:
         runs.load(run.folder)
     message = str(error.value)
-    assert message.startswith(f"'{path}' is corrupt: ")
-    assert message.endswith(".")
+    assert message.startswith(f"'{path}' {said}")
+    assert message.endswith((".", f"Type: ls -ld {path}"))
     neighbour = runs.create(root, record("finetune"))
     assert runs.every(root) == ([neighbour], [message])
     assert runs.find(root, "latest", anything, "run") == neighbour
@@ -404,10 +431,48 @@ def test_a_truncated_record_is_corrupt(share: float, root: Path, run: Run) -> No
     assert_corrupt(root, run)
 
 
-def test_a_folder_in_place_of_the_record_is_corrupt(root: Path, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (Path.mkdir, "Is a directory"),
+        (os.mkfifo, "it is a pipe or a device, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a pipe or a device, not a file"),
+        (lambda path: (path.touch(), os.truncate(path, 2**40)), "it is larger than"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+    ids=["folder", "pipe", "device", "huge", "circle"],
+)
+def test_what_stands_in_place_of_the_record_is_told_of_that_run_alone(
+    put: Callable[[Path], object], said: str, root: Path, run: Run
+) -> None:
     (run.folder / "run.json").unlink()
-    (run.folder / "run.json").mkdir()
-    assert_corrupt(root, run)
+    put(run.folder / "run.json")
+    assert_corrupt(root, run, f"cannot be read: {said}")
+
+
+@pytest.mark.parametrize("refused", ["run.json", ""], ids=["record", "folder"])
+def test_what_may_not_be_read_is_told_of_that_run_alone(
+    refused: str, root: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user meets it: these tests may be run by one who may read everything."""
+    neighbour = runs.create(root, record("finetune"))
+    real = {name: getattr(os, name) for name in ("open", "lstat", "stat")}
+
+    def refusing(name: str) -> Callable[..., Any]:
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            inside = Path(os.fspath(path)) == run.folder / "run.json" if path != -1 else False
+            if inside and (name == "open" or not refused):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real[name](path, *args, **kwargs)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(os, name, refusing(name))
+    path = run.folder / refused if refused else run.folder
+    told = f"'{path}' cannot be read: Permission denied. Type: ls -ld {path}"
+    assert runs.every(root) == ([neighbour], [told])
+    assert runs.find(root, "latest", anything, "run") == neighbour
 
 
 @pytest.mark.parametrize(
@@ -445,8 +510,29 @@ KNOWN = {
         *[("created", value) for value in (None, 5)],
         *[("dataset", value) for value in (None, "digits", {"name": "digits"}, [])],
         *[("backbone", value) for value in (None, PART | {"name": 5}, PART | {"options": []})],
-        *[("objective", value) for value in ("denoise", PART | {"more": 1})],
+        *[("objective", value) for value in ("denoise", PART | {"options": []})],
         *[("head", value) for value in (5, {})],
+        *[("seed", value) for value in (-1, 2**63, 10**400)],
+        *[("seconds", value) for value in (-1, 10**400)],
+        *[("data_input", [1, 10**12, 1]), ("input", [3, 10**6, 10**6])],
+        *[("parent", {"run": "a", "weights_sha256": "b"})],  # of a pretraining
+        *[
+            ("metrics", {side: value})
+            for side in ("train", "validation")
+            for value in ({"loss": 1.0}, {"accuracy": 1.5}, {"total": "low"}, {"total": 10**400})
+        ],
+        *[
+            ("metrics", {name: value})
+            for name in ("train_examples", "kept_epoch")
+            for value in ("5", -1, 2.5, True)
+        ],
+        *[("tests", [{"accuracy": value}]) for value in (1.01, -0.1, "1", 10**400)],
+        *[("tests", [{"examples": value}]) for value in (0, 2.5, 10**30)],
+        *[("tests", [{name: 5}]) for name in ("by", "when", "test_sha256")],
+        *[("training", {"deep": value}) for value in (10**400, "\0", "\ud800")],
+        *[("run", "a\0b"), ("classes", ["\udc00"]), ("versions", {"\ud800": "1"})],
+        *[("process", {"pid": 10**400})],
+        *[("finetune", {"a": [[[[[[[[[[[[[[[[[[[[[[[[[[5]]]]]]]]]]]]]]]]]]]]]]]]]]})],
         *[("input", value) for value in (None, 5, [1, 8], ["1", "8", "8"], "188", [1, 8, 8.5])],
         *[("data_input", value) for value in (None, [1, 8], {"a": 1, "b": 2, "c": 3})],
         *[("classes", value) for value in (None, "ab", [1, 2])],
@@ -468,7 +554,7 @@ KNOWN = {
                 "x",
                 {},
                 KNOWN | {"trained": "3"},
-                KNOWN | {"more": 1},
+                KNOWN | {"equal": 2**70},
                 KNOWN | {"splits": [1]},
                 KNOWN | {"splits": {"test": 5}},
                 KNOWN | {"unknown": [1]},
@@ -593,6 +679,26 @@ def test_what_is_no_safetensors_file_is_refused(weighted: Run) -> None:
 # --- metrics and readings of the test split -------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['{"epoch": "2"}', '{"epoch": 0}', '{"lr": 0.1}', "[]", "5", '{"epoch": 2, "lr": "high"}',
+     '{"epoch": 2, "lr": %s}' % ("9" * 400), '{"epoch": 2, "lr": NaN}', '{"epoch": 1e999}',
+     '{"epoch": 2, "train": []}', '{"epoch": 2, "train": {"total": [1]}}', "[" * 100_000,
+     '{"epoch": 2, "validation": {"total": null}}', '{"epoch": 2, "train": {"\\ud800": 1}}'],
+    ids=lambda line: line[:30],
+)  # fmt: skip
+def test_epochs_are_read_up_to_a_line_that_is_none(line: str, run: Run) -> None:
+    run.append_metrics({"epoch": 1, "validation": None})
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write(f"{line}\n" + '{"epoch": 3}\n')
+    assert run.metrics() == [{"epoch": 1, "validation": None}]
+
+
+def test_metrics_that_are_no_file_are_none(run: Run) -> None:
+    os.mkfifo(run.folder / "metrics.jsonl")
+    assert run.metrics() == []
+
+
 def test_metrics_are_lines_and_a_torn_last_one_is_left_out(run: Run) -> None:
     assert run.metrics() == []
     lines = [{"epoch": 1, "loss": 0.5, "über": "ß"}, {"epoch": 2, "loss": 0.25}]
@@ -612,6 +718,29 @@ def test_whatever_the_torn_line_holds_the_others_are_read(torn: bytes, run: Run)
     with (run.folder / "metrics.jsonl").open("ab") as file:
         file.write(torn)
     assert run.metrics() == [{"epoch": 1}]
+
+
+def test_a_run_that_may_only_be_read_is_measured_on_and_a_note_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finished(root, "finetune")
+    before = (made.folder / "run.json").read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(runs, "write_atomic", refuse)
+    told = Heard()
+    with reporting(told):
+        made.finish_test(made.add_test("validate"), accuracy=0.5, examples=2)
+    assert told.said == [
+        f"'{made.folder}' may only be read: that its test split is read now is not written down"
+        " there"
+    ]
+    assert made.test_readings() == {}
+    with pytest.raises(RunError, match=r"may only be read, so no evaluation .* Type: cp -r"):
+        made.add_test("evaluate")
+    assert (made.folder / "run.json").read_bytes() == before
 
 
 def test_readings_of_the_test_split_add_up(root: Path) -> None:
@@ -663,3 +792,91 @@ def test_readings_of_several_processes_are_all_kept(root: Path) -> None:
     found = [reading["by"] for reading in runs.load(made.folder).record.tests]
     assert sorted(found) == sorted(f"{number}-{n}" for number in range(4) for n in range(8))
     assert runs.load(made.folder).state == "finished"
+
+
+# --- lineage --------------------------------------------------------------------------------
+
+
+def begun_from(root: Path, parent: Run, **changes: Any) -> Run:
+    """Make a finished finetuning of a run, as finetuning records it."""
+    kept = Parent(parent.name, str(parent.record.weights_sha256), "", digest_of(parent.record))
+    made = runs.create(root, record("finetune", parent=kept, training={"seed": 0}, **changes))
+    with made.recording():
+        made.save_weights({"weight": torch.ones(2)})
+    return made
+
+
+@pytest.fixture
+def pretrained(root: Path) -> Run:
+    made = runs.create(root, record(training={"seed": 0}))
+    with made.recording():
+        made.save_weights({"weight": torch.zeros(2)})
+    return made
+
+
+def test_a_run_that_came_of_itself_is_told_and_not_followed_for_ever(
+    root: Path, pretrained: Run
+) -> None:
+    one = begun_from(root, pretrained)
+    two = begun_from(root, one)
+    itself, another = (
+        {"run": run.name, "weights_sha256": run.record.weights_sha256} for run in (one, two)
+    )
+    rewrite(one, parent=itself)
+    [step] = lineage_of(runs.load(one.folder), root)
+    assert step.record is None
+    assert step.fault == "it came of itself: its lineage is a circle"
+    rewrite(one, parent=another)
+    first, second = lineage_of(runs.load(one.folder), root)
+    assert (first.fault, first.run) == ("", two.name)
+    assert second.fault == "it came of itself: its lineage is a circle"
+
+
+def test_a_circle_ends_what_follows_a_lineage(
+    root: Path, pretrained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of each other's kind such runs would have to be, their records forbid today."""
+    one = begun_from(root, pretrained)
+    monkeypatch.setattr("zoo.pipeline.lineage.parent_of", lambda run, workspace: one)
+    with pytest.raises(RunError, match=r"Its lineage is a circle: run '.*' came of itself"):
+        list(ancestors_of(pretrained, Workspace(runs=root)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: rewrite(run, seed=99), "The record of run '{}' was changed since run"),
+        (lambda run: rewrite(run, seed=99, training={"seed": 99}), "'{}' was changed since run"),
+        (lambda run: rewrite(run, threads=3), "The record of run '{}' was changed since run"),
+        (lambda run: rewrite(run, weights_sha256="0" * 64), "'{}', whose weights are others now."),
+        (lambda run: os.truncate(run.folder / "weights.safetensors", 9), "{}/weights.safetensors'"),
+        (lambda run: shutil.rmtree(run.folder), "There is no run '{}'"),
+    ],
+    ids=["seed", "seeds", "threads", "digest", "weights", "gone"],
+)
+def test_a_lineage_says_what_could_not_be_checked(
+    change: Callable[[Run], object], said: str, root: Path, pretrained: Run
+) -> None:
+    made = begun_from(root, pretrained)
+    workspace, told = Workspace(runs=root), Heard()
+    with reporting(told):
+        whole = lineage(made, workspace)
+        assert [each["run"] for each in whole["parents"]] == [pretrained.name]
+        assert "unknown" not in whole
+        assert told.said == []
+        change(pretrained)
+        found = lineage(made, workspace)
+    assert found["parents"] == []
+    assert found["unknown"] == f"what run '{made.name}' came of could not be checked"
+    [note] = told.said
+    assert note.startswith(f"{found['unknown']}, and is left out of its proof: ")
+    assert said.format(pretrained.name) in note
+
+
+def test_a_report_leaves_out_a_parent_whose_record_was_changed(root: Path, pretrained: Run) -> None:
+    made = begun_from(root, pretrained)
+    [step] = lineage_of(made, root)
+    assert (step.fault, step.record) == ("", pretrained.record)
+    rewrite(pretrained, seed=99, training={"seed": 99})
+    [step] = lineage_of(made, root)
+    assert (step.fault, step.record) == ("its record was changed since", None)

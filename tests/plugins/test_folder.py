@@ -37,7 +37,7 @@ from zoo.progress import Plain, Silent, reporting
 from zoo.testing import assert_conforms
 from zoo_folder import FolderConfig, cache, contents, decode, making, parallel
 from zoo_folder.dataset import build
-from zoo_folder.listing import suffixes
+from zoo_folder.listing import pictures, suffixes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIZE = 6
@@ -246,6 +246,32 @@ def test_links_are_followed_but_not_in_circles(pets: Path) -> None:
     dogs = loaded.of("train", "dogs") + loaded.of("test", "dogs")
     assert read([pets.parent / "one.png"])[0] in dogs
     assert len(loaded.notes.texts) == 1  # nothing was found twice
+
+
+def test_a_maze_of_folders_is_walked_once(tmp_path: Path) -> None:
+    root, names = tmp_path / "maze", [f"room{number:02}" for number in range(12)]
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / f"{name}.png").touch()
+    for name in names:
+        for other in names:
+            (root / name / other).symlink_to(root / other)
+    found = [entry.name for entry in pictures(root)]
+    assert sorted(found) == [f"{name}.png" for name in names]
+
+
+def test_folders_that_lie_deep_in_each_other_are_walked(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(1500):
+            os.mkdir("a", dir_fd=here)
+            there = os.open("a", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = there
+        os.close(os.open("x.png", os.O_CREAT, dir_fd=here))
+    finally:
+        os.close(here)
+    assert [entry.name for entry in pictures(tmp_path)] == ["x.png"]
 
 
 # --- what is refused ------------------------------------------------------------------------

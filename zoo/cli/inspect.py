@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from zoo.cli.options import common
+<<<<<<< HEAD
 from zoo.cli.output import percent, print_json, say, table
+=======
+from zoo.cli.output import percent, print_json, table
+from zoo.untrusted import parse_json
+>>>>>>> h17-d
 
 if TYPE_CHECKING:
     from zoo.export.inspection import Inspection
@@ -83,7 +87,7 @@ def _fits(found: Inspection) -> str:
 def _figures(text: str) -> str:
     """Write a JSON object of figures for a person: accuracy 91.83 %, accuracy drop 0.28 points."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return text
     if not isinstance(value, dict):
@@ -97,7 +101,7 @@ def _side(what: str, text: str) -> str:
     if what == key or key not in SHARES | POINTS:
         return text
     try:
-        return _figure(key, json.loads(text))
+        return _figure(key, parse_json(text))
     except ValueError:
         return text
 

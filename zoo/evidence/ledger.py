@@ -10,6 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from zoo.untrusted import parse_json, read_file
+
 NAME = "cells.jsonl"
 
 
@@ -34,9 +36,9 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     """
     cells: dict[str, dict[str, Any]] = {}
     with contextlib.suppress(FileNotFoundError):
-        for line in (folder / NAME).read_bytes().split(b"\n"):
+        for line in read_file(folder / NAME).split(b"\n"):
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                cell = json.loads(line)
+                cell = parse_json(line)
                 if isinstance(cell["accuracy"], float) and cell["method"] and "seed" in cell:
                     cells.setdefault(cell["key"], cell)
     return cells

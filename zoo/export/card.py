@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from zoo.api import ImageInput
 from zoo.errors import ModelFileError
 from zoo.export.seal import BLANK, KEY
 from zoo.pictures import RULE
+from zoo.record import LARGEST_EXAMPLE, misfits
+from zoo.untrusted import parse_json, plain
 
 SCHEMA = 1
 LAYOUTS = ("NCHW", "NHWC")
@@ -125,27 +128,27 @@ def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
             " Type: pip install --upgrade plugzoo"
         )
     try:
-        described = json.loads(metadata["zoo.input"])
+        described = parse_json(metadata["zoo.input"])
         written = metadata.get("zoo.quantization")
         card = Card(
             run=metadata["zoo.run"],
-            labels=json.loads(metadata["zoo.labels"]),
+            labels=parse_json(metadata["zoo.labels"]),
             input=ImageInput(**{k: described[k] for k in ("channels", "height", "width")}),
-            components=json.loads(metadata["zoo.components"]),
-            metrics=json.loads(metadata["zoo.metrics"]),
+            components=parse_json(metadata["zoo.components"]),
+            metrics=parse_json(metadata["zoo.metrics"]),
             weights_sha256=metadata["zoo.weights_sha256"],
-            versions=json.loads(metadata["zoo.versions"]),
+            versions=parse_json(metadata["zoo.versions"]),
             dataset_sha256=metadata["zoo.dataset_sha256"],
             license=metadata["license"],
             layout=described["layout"],
             batch=None if described["shape"][0] == "batch" else described["shape"][0],
             precision=metadata["zoo.precision"],
-            quantization=None if written is None else json.loads(written),
+            quantization=None if written is None else parse_json(written),
             target=metadata.get("zoo.target", ""),
             left_out=int(metadata.get("zoo.left_out", "0")),
         )
         wrong = _unsound(card, described, metadata)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__} at {str(error)[:80]}"
         raise ModelFileError(f"The metadata of '{path}' is damaged: {reason}.") from None
     if wrong:
@@ -155,33 +158,26 @@ def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
 
 def _unsound(card: Card, described: dict[str, Any], metadata: Mapping[str, str]) -> list[str]:
     """Name the parts of a card whose values cannot be."""
+    if wrong := misfits(card):
+        return wrong
     sizes = dataclasses.astuple(card.input)
     checks = {
-        "labels": isinstance(card.labels, list)
-        and all(isinstance(name, str) for name in card.labels)
-        and len(set(card.labels)) == len(card.labels),
+        "text": plain(dataclasses.asdict(card)),
+        "labels": len(set(card.labels)) == len(card.labels) > 0,
         "dtype": (described["dtype"], described["range"]) == ("uint8", [0, 255]),
         "layout": card.layout in LAYOUTS,
-        "input": all(_whole(size) for size in sizes) and described["shape"] == card.shape,
-        "batch": card.batch is None or _whole(card.batch),
-        "components": isinstance(card.components, dict),
-        "metrics": _numbers(card.metrics) and isinstance(card.metrics.get("accuracy"), int | float),
-        "versions": isinstance(card.versions, dict),
+        "input": min(sizes) > 0
+        and math.prod(sizes) <= LARGEST_EXAMPLE
+        and described["shape"] == card.shape,
+        "batch": card.batch is None or 0 < card.batch <= LARGEST_EXAMPLE,
+        "metrics": 0 <= card.metrics.get("accuracy", -1) <= 1,
         "precision": card.precision in PRECISIONS,
         "left_out": card.left_out >= 0,
-        "quantization": (card.quantization is None) == (card.precision == "fp32")
-        and (card.quantization is None or isinstance(card.quantization, dict)),
+        "quantization": (card.quantization is None) == (card.precision == "fp32"),
+        "max_drop": 0 <= (card.quantization or {}).get("max_drop", 0) <= 1,
         "seal": re.fullmatch(r"[0-9a-f]{64}", metadata.get(KEY, "")) is not None,
     }
     return [name for name, sound in checks.items() if not sound]
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(v, int | float) for v in value.values())
 
 
 def _dump(value: Any) -> str:

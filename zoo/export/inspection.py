@@ -19,6 +19,7 @@ from zoo.export import boundary, modelfile
 from zoo.export.card import PREPROCESSED, Card
 from zoo.export.seal import KEY, read_model
 from zoo.export.targets import TARGETS, oldest_onnxruntime
+from zoo.untrusted import parse_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _flat(metadata: dict[str, str]) -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, text in metadata.items():
         try:
-            value = json.loads(text)
+            value = parse_json(text)
         except ValueError:
             value = None
         if isinstance(value, dict):

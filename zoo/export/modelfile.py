@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from zoo.errors import ModelFileError, OutOfMemory, first_line, ran_out
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
-from zoo.export.seal import check_seal, hint, read_model
+from zoo.export.seal import check_keys, check_seal, hint, read_model
 from zoo.export.targets import DRAWS, TARGETS
 from zoo.export.work import skeleton
 
@@ -67,6 +67,7 @@ def examined(path: Path, data: bytes, model: onnx.ModelProto) -> ModelFile:
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     if "zoo.schema" not in metadata:
         from_metadata(metadata, path)
+    check_keys(data, path)
     check_seal(data, path)
     card = from_metadata(metadata, path)
     check_one_file(path, model)

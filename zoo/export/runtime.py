@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +15,8 @@ import onnxruntime
 from zoo.api import ImageInput
 from zoo.errors import ModelFileError, OutOfMemory, first_line, ran_out
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
-from zoo.export.seal import check_seal, hint, read_model
+from zoo.export.endless import LONGEST, may_be_endless, unanswered
+from zoo.export.seal import check_keys, check_seal, hint, read_model
 
 Array = np.ndarray[Any, Any]
 Level = Literal["none", "full"]
@@ -25,6 +29,8 @@ class Session:
     path: Path
     card: Card
     session: Any
+    endless: bool = False
+    """Whether it may take any time at all; see `may_be_endless`."""
 
     def run(self, images: Array) -> tuple[Array, Array]:
         """Raw bytes, uint8 N x C x H x W -> logits and probabilities, float32 N x classes.
@@ -39,7 +45,9 @@ class Session:
             images = images.transpose(0, 2, 3, 1)
         try:
             feed = {INPUT: np.ascontiguousarray(images)}
-            logits, probabilities = self.session.run(list(OUTPUTS), feed)
+            logits, probabilities = answers(self.session, OUTPUTS, feed, endless=self.endless)
+        except TimeoutError:
+            raise unanswered(self.path) from None
         except Exception as error:
             if ran_out(error):
                 said = f"onnxruntime ran out of memory on {_counted(count)}."
@@ -60,6 +68,34 @@ class Session:
         parts = [self.run(filled[start : start + size]) for start in range(0, len(filled), size)]
         logits, probabilities = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         return logits[:count], probabilities[:count]
+
+
+def answers(
+    session: Any, outputs: Sequence[str], feed: Mapping[str, Array], *, endless: bool
+) -> list[Array]:
+    """Run an onnxruntime session once.
+
+    onnxruntime keeps Ctrl-C waiting until it is done. One that may be `endless` is stopped by it,
+    and after `LONGEST` seconds: raises `TimeoutError`.
+    """
+    if not endless:
+        return list(session.run(list(outputs), feed))
+    options, answer = onnxruntime.RunOptions(), concurrent.futures.Future[list[Array]]()
+    options.log_severity_level = 4
+
+    def run() -> None:
+        try:
+            answer.set_result(session.run(list(outputs), feed, options))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        return answer.result(LONGEST)
+    finally:
+        options.terminate = True
+        thread.join()
 
 
 def open_session(
@@ -101,11 +137,12 @@ def open_session(
         if ran_out(error):
             raise OutOfMemory(f"onnxruntime ran out of memory as it loaded '{path}'.") from error
         raise ModelFileError(_unloadable(path, data, error)) from None
+    check_keys(data, path)
     card = from_metadata(metadata, path)
     if sealed:
         check_seal(data, path)
     _check_ports(path, ports, card)
-    return Session(path, card, session)
+    return Session(path, card, session, may_be_endless(data))
 
 
 def _counted(count: int) -> str:

@@ -8,12 +8,14 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from zoo.errors import ModelFileError, OutOfMemory, first_line, ran_out
+from zoo.errors import ModelFileError, OutOfMemory, Unanswered, first_line, ran_out
 from zoo.export.budget import BATCH_SIZES, Budget, drawn
 from zoo.export.card import INPUT, OUTPUTS
+from zoo.export.endless import may_be_endless
 from zoo.export.modelfile import ModelFile
 from zoo.export.runtime import Array, Session, open_session
-from zoo.export.runtimes import Answer, run
+from zoo.export.runtimes import Answer, ask, run
+from zoo.export.runtimes.catalogue import python_worker
 from zoo.memory import smaller
 
 ONNX_REFERENCE = "onnx.reference"
@@ -33,9 +35,11 @@ class Tried(Generic[T]):
 
 
 def attempt(call: Callable[[], T]) -> Tried[T]:
-    """Call, and catch onnxruntime's failing; `OutOfMemory` comes through."""
+    """Call, and catch onnxruntime's failing; `OutOfMemory` and `Unanswered` come through."""
     try:
         return Tried(call())
+    except Unanswered:
+        raise
     except ModelFileError as error:
         return Tried(None, str(error))
 
@@ -180,6 +184,8 @@ def elsewhere(
 ) -> list[Answer]:
     """Run inputs in another runtime, in batches and one by one; its failing is an answer too."""
     at_once = budget.batch(64) if budget else 64
+    if name == ONNX_REFERENCE and may_be_endless(file.data):
+        return [_reference_apart(file, inputs, -(-at_once // 8))]
     if name == ONNX_REFERENCE:
         try:  # an eighth: it keeps every activation to the end
             return [smaller(lambda size: _reference(file, inputs, size), -(-at_once // 8))]
@@ -194,6 +200,12 @@ def elsewhere(
         if answers[-1].probabilities is None or card.batch is not None:
             break
     return answers
+
+
+def _reference_apart(file: ModelFile, inputs: Array, size: int) -> Answer:
+    """Run it in a process of its own, which has a time limit: its loops are Python's."""
+    card, worker = file.card, python_worker(ONNX_REFERENCE)
+    return ask(worker, file.data, inputs, batch=size, layout=card.layout, fixed_batch=card.batch)
 
 
 def _reference(file: ModelFile, inputs: Array, size: int) -> Answer:

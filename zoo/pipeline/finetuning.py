@@ -35,7 +35,7 @@ from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.trial import tried
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
-from zoo.record import Parent
+from zoo.record import Parent, digest_of
 from zoo.runs import Run
 from zoo.tasks import Finetuning
 from zoo.training import (
@@ -205,7 +205,7 @@ def _assembled(
 
 def parent_record(parent: Run) -> Parent:
     sha256, folder = str(parent.record.weights_sha256), str(parent.folder.resolve())
-    return Parent(parent.record.run, sha256, folder)
+    return Parent(parent.record.run, sha256, folder, digest_of(parent.record))
 
 
 def labelled_examples(

@@ -11,7 +11,16 @@ import numpy as np
 from torch import Tensor
 
 from zoo.api import Dataset, Examples
-from zoo.digests import Array, Digested, digest_contents, digest_split, distinct, none, usable
+from zoo.digests import (
+    Array,
+    Digested,
+    digest_contents,
+    digest_split,
+    distinct,
+    is_digests,
+    none,
+    usable,
+)
 from zoo.errors import OtherExamples, RunError, ZooError
 from zoo.folders import write_atomic
 from zoo.pipeline import assembly
@@ -21,6 +30,7 @@ from zoo.progress import current, note_once
 from zoo.record import DataRecord, PartRecord, SplitRecord
 from zoo.runs import Run
 from zoo.training import Place
+from zoo.untrusted import TENSORS_LIMIT, parse_tensors, read_file
 
 FILE = "examples.safetensors"
 SPLITS = ("train", "unlabelled")
@@ -245,7 +255,6 @@ def read(run: Run) -> Identity | None:
 
     Raises `RunError` where the file is not the one that was written.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     if run.record.data is None:
@@ -253,7 +262,7 @@ def read(run: Run) -> Identity | None:
     path = run.folder / FILE
     again = "It says which examples the run was trained on. Bring it back, or train the run again."
     try:
-        data = path.read_bytes()
+        data = read_file(path, TENSORS_LIMIT)
     except OSError as error:
         raise RunError(f"'{path}' cannot be read: {error.strerror or error}. {again}") from None
     if hashlib.sha256(data).hexdigest() != run.record.data.sha256:
@@ -261,6 +270,9 @@ def read(run: Run) -> Identity | None:
             f"'{path}' is corrupt: its SHA-256 is not the one that run.json records. {again}"
         )
     try:
-        return Identity(**load(data))
-    except (SafetensorError, TypeError):
+        found = Identity(**parse_tensors(load, data))
+        if not all(map(is_digests, dataclasses.astuple(found))):
+            raise ValueError("no digests")
+        return found
+    except (ValueError, TypeError):
         raise RunError(f"'{path}' is corrupt: it holds no digests of examples. {again}") from None

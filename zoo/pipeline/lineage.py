@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,12 +9,15 @@ from typing import Any
 
 from zoo.errors import RunError, ZooError
 from zoo.pipeline.workspace import Workspace
+from zoo.progress import current
 from zoo.record import Record, from_json
 from zoo.runs import Run
 
 KEY = "lineage"
 """Under which a proof carries the records that its file came from."""
 
+CHANGED = "The record of run '{}' was changed since run '{}' started from it."
+CIRCLE = "Its lineage is a circle: run '{}' came of itself."
 LEFT_OUT = ("status", "created", "process", "recipe", "error")
 """What a record has of its run alone; times and places are nobody's affair in a published file."""
 
@@ -37,9 +39,16 @@ def parent_of(run: Run, workspace: Workspace) -> Run | None:
 
 
 def ancestors_of(run: Run, workspace: Workspace) -> Iterator[Run]:
-    """Yield the runs that a run came of, the nearest first; raises `RunError` where one changed."""
+    """Yield the runs that a run came of, the nearest first.
+
+    Raises `RunError` where one changed, and where a run came of itself.
+    """
+    met = {run.folder.resolve()}
     parent = parent_of(run, workspace)
     while parent is not None:
+        if parent.folder.resolve() in met:
+            raise RunError(CIRCLE.format(parent.name))
+        met.add(parent.folder.resolve())
         yield parent
         parent = parent_of(parent, workspace)
 
@@ -47,13 +56,34 @@ def ancestors_of(run: Run, workspace: Workspace) -> Iterator[Run]:
 def lineage(run: Run, workspace: Workspace) -> dict[str, Any]:
     """Write the records of a run and of its ancestors as JSON, without times and places.
 
-    `parents` has the nearest first, and ends where one is gone, or is another now.
+    `parents` has the nearest first, and ends where one is gone, or is another now; then `unknown`
+    says why, which is noted as well.
     """
-    parents = []
-    with contextlib.suppress(ZooError):
+    parents: list[dict[str, Any]] = []
+    found: dict[str, Any] = {"run": _content(run.record), "parents": parents}
+    try:
+        child = run
         for parent in ancestors_of(run, workspace):
+            if child.record.parent and not child.record.parent.is_of(parent.record):
+                raise RunError(CHANGED.format(parent.name, child.name))
+            child = parent
+            check_seed(parent.record)
+            parent.load_weights()  # or raises, where they are not those of its record
             parents.append(_content(parent.record))
-    return {"run": _content(run.record), "parents": parents}
+    except ZooError as error:
+        last = parents[-1]["run"] if parents else run.name
+        found["unknown"] = f"what run '{last}' came of could not be checked"  # no place is named
+        current().note(f"{found['unknown']}, and is left out of its proof: {error}")
+    return found
+
+
+def check_seed(record: Record) -> None:
+    """Raise `RunError` where the two seeds that a record states are not the same."""
+    if record.seed != record.training.get("seed"):
+        raise RunError(
+            f"The record of run '{record.run}' was altered: its seed is {record.seed}, and"
+            f" {record.training.get('seed')} among its training options."
+        )
 
 
 def from_lineage(content: Any, path: Path) -> tuple[Record, list[Record]]:

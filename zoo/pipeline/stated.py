@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import shlex
 from pathlib import Path
@@ -15,10 +14,11 @@ from zoo.evidence.spread import wilson
 from zoo.export.bundle import manifest
 from zoo.export.golden import proof_path
 from zoo.export.modelfile import open_model
-from zoo.pipeline.lineage import KEY, ancestors_of, from_lineage
+from zoo.pipeline.lineage import KEY, ancestors_of, check_seed, from_lineage
 from zoo.pipeline.workspace import Workspace
 from zoo.record import Record
-from zoo.runs import Run, find
+from zoo.runs import Run, find, unreadable
+from zoo.untrusted import parse_json, read_file
 
 CARDS = (".onnx", ".json", ".md")
 ROUNDING = 2
@@ -79,11 +79,13 @@ def _of_card(path: Path) -> Stated:
             raise RunError(f"'{folder}' is not as it was bundled: {name} {fault}.")
     proof = proof_path(model)
     try:
-        content = json.loads(proof.read_bytes())
+        content = parse_json(read_file(proof))
     except FileNotFoundError:
         raise RunError(
             f"'{proof}' is missing: it says how the model was trained. Type: zoo export RUN"
         ) from None
+    except OSError as error:
+        raise RunError(unreadable(proof, error)) from None
     except ValueError as error:
         raise RunError(f"'{proof}' is corrupt: {error}.") from None
     record, parents = from_lineage(content.get(KEY) if isinstance(content, dict) else None, proof)
@@ -105,11 +107,7 @@ def _of_card(path: Path) -> Stated:
 def _stated(name: str, record: Record, parents: list[Record], run: Run | None) -> Stated:
     """Hold a record against itself; what it says twice must be the same."""
     for each in (record, *parents):
-        if each.seed != each.training.get("seed"):
-            raise RunError(
-                f"The record of run '{each.run}' was altered: its seed is {each.seed}, and"
-                f" {each.training.get('seed')} among its training options."
-            )
+        check_seed(each)
     for each, parent in itertools.zip_longest((record, *parents), parents):
         if each.parent is None:
             continue

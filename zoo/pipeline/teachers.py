@@ -93,6 +93,9 @@ def _foreign(path: Path, data: bytes, threads: int) -> FileTeacher:
     """
     import onnxruntime
 
+    from zoo.export.endless import may_be_endless, unanswered
+    from zoo.export.runtime import answers
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, threads
     try:
@@ -115,9 +118,13 @@ def _foreign(path: Path, data: bytes, threads: int) -> FileTeacher:
             " × channels × height × width, and gives tensor(float) of batch × numbers."
         )
 
+    endless = may_be_endless(data)
+
     def run(images: Any) -> Any:
         try:
-            return session.run([given.name], {taken[0].name: images})[0]
+            return answers(session, [given.name], {taken[0].name: images}, endless=endless)[0]
+        except TimeoutError:
+            raise unanswered(path) from None
         except Exception as error:
             raise ModelFileError(f"onnxruntime cannot run '{path}': {first_line(error)}.") from None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from zoo import runs
 from zoo.errors import ModelFileError, RunError, UsageError, ZooError
 from zoo.export import timing
 from zoo.export.card import Card
+from zoo.export.endless import LONGEST, may_be_endless, unanswered
+from zoo.export.seal import read_model
 from zoo.pipeline.affordable import Allowance, Pace, paced
 from zoo.pipeline.provenance import places
 from zoo.pipeline.workspace import Workspace
@@ -103,6 +107,9 @@ def open_file(
 
 @contextlib.contextmanager
 def _process(path: Path) -> Iterator[Ask]:
+    endless = False
+    with contextlib.suppress(ModelFileError):  # what is wrong with the file, the process says
+        endless = may_be_endless(read_model(path))
     command = [sys.executable, "-P", "-m", timing.__name__]
     process = subprocess.Popen(
         command,
@@ -116,12 +123,19 @@ def _process(path: Path) -> Iterator[Ask]:
     asking, answers = process.stdin, process.stdout
 
     def ask(order: Order) -> dict[str, Any]:
+        limit = threading.Timer(LONGEST, process.kill)
         try:
             asking.write(json.dumps(order) + "\n")
             asking.flush()
+            if endless and "first" in order:
+                limit.start()
             line = answers.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            limit.cancel()
+        if not line and limit.ident is not None and process.wait() == -signal.SIGKILL:
+            raise unanswered(path)
         if not line:
             raise ModelFileError(
                 f"'{path}' cannot be measured: its process ended with status {process.wait()}."

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.folders import write_atomic
 from zoo.progress import current
+from zoo.untrusted import TENSORS_LIMIT, parse_json, parse_tensors, read_file
 
 SHARE = 0.015
 """The share of the time that writing may take. With what it slows down after it, in caches that it
@@ -89,17 +90,16 @@ class Checkpoints:
 
     def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Read the newest checkpoint that is whole; None where there is none."""
-        from safetensors import SafetensorError
         from safetensors.torch import load
 
         for digest, path in self._files():
             try:
-                data = path.read_bytes()
+                data = read_file(path, TENSORS_LIMIT)
                 if hashlib.sha256(data).hexdigest() != digest:
                     raise ValueError("its SHA-256 is not the one in its name")
-                tensors = load(data)
-                state = json.loads(tensors.pop(_STATE).numpy().tobytes())
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                tensors = parse_tensors(load, data)
+                state = parse_json(tensors.pop(_STATE).numpy().tobytes())
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 current().note(f"'{path}' is torn or corrupt ({error}); taking the one before it")
                 continue
             self._step = int(_step(path))

@@ -74,9 +74,13 @@ def workers(name: str) -> list[Worker]:
         return [Worker(name, start)]
     if importlib.util.find_spec(runtime.module) is None:
         return []
+    return [python_worker(name, variant) for variant in runtime.variants]
+
+
+def python_worker(name: str, variant: str = "") -> Worker:
+    """Return the process of a runtime of Python's, whether it is installed or not."""
     # -P: the worker's own folder is no place to import from.
-    start = (sys.executable, "-P", str(PYTHON_WORKER), name)
-    return [Worker(name, (*start, variant)) for variant in runtime.variants]
+    return Worker(name, (sys.executable, "-P", str(PYTHON_WORKER), name, variant))
 
 
 def _find(name: str) -> _Runtime:

@@ -15,6 +15,7 @@ from zoo.folders import write_atomic
 from zoo.pipeline.bench.caption import caption
 from zoo.pipeline.bench.plan import SCRATCH, SELF_TRAINED
 from zoo.pipeline.reuse import digest
+from zoo.untrusted import parse_json, read_file
 
 SCHEMA = 1
 
@@ -86,7 +87,7 @@ def bench_table(folder: str | Path) -> Bench:
 
 def read_plan(folder: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads((folder / PLAN).read_bytes())
+        content: dict[str, Any] = parse_json(read_file(folder / PLAN))
         if content["schema"] > SCHEMA:
             raise UsageError(
                 f"'{folder}' was written by a newer zoo: pip install --upgrade plugzoo"
