@@ -6,14 +6,13 @@ What makes the tensor `preprocessed` stays as it is: bytes times constants are e
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 
+from zoo import drafts
 from zoo.errors import ModelFileError
 from zoo.export import boundary
 from zoo.export.budget import Budget
@@ -84,8 +83,8 @@ def to_int8(
     if keep_first:
         layers = (node.name for node in named.graph.node if node.op_type in QUANTIZED)
         excluded += [name for name in layers if name not in excluded][:1]
-    with tempfile.TemporaryDirectory(prefix="zoo-int8-") as folder, silence():
-        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+    with drafts.folder() as folder, silence():
+        before, after = folder / "before.onnx", folder / "after.onnx"
         before.write_bytes(named.SerializeToString(deterministic=True))
         quantize_static(
             before,

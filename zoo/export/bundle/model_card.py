@@ -215,8 +215,8 @@ def _running(facts: dict[str, Any], web: bool) -> str:
         f"With Node 20.9 or newer:\n\n```sh\nnpm install --ignore-scripts\n{node}```\n\n"
         f"{page} Each has the same self-test: the SHA-256 of the files,"
         " the golden tensors and the golden pictures of `golden.json`.\n\n"
-        "OpenVINO computes in bfloat16 where the processor has it, unless the model is compiled with"
-        ' `{"INFERENCE_PRECISION_HINT": "f32"}`; that is how the proof asks it.'
+        "OpenVINO computes in bfloat16 where the processor has it, unless the model is compiled"
+        ' with `{"INFERENCE_PRECISION_HINT": "f32"}`; that is how the proof asks it.'
     )
 
 
