@@ -404,9 +404,14 @@ def kills_of(name: str, base: Path, wanted: int) -> Content:
         phases[phase(hit[0])] += 1
         drafts += hit[1]
         quarters[int(4 * moment)] += not soon
-    return {"kills": count, "in each quarter of its life": quarters,
-            "soon after a temporary name": count - sum(quarters), "left something, cleared by the next": drafts,
-            "ended first, not counted": late, "told last": dict(phases.most_common())}  # fmt: skip
+    return {
+        "kills": count,
+        "in each quarter of its life": quarters,
+        "soon after a temporary name": count - sum(quarters),
+        "left something, cleared by the next": drafts,
+        "ended first, not counted": late,
+        "told last": dict(phases.most_common()),
+    }
 
 
 def run(folder: Path, verbs: tuple[str, ...], wanted: int) -> Content:
