@@ -134,7 +134,7 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
     "name",
     [
         *("against_commit", "combinations", "export_memory", "kills", "mutations"),
-        *("odd_networks", "serving"),
+        *("odd_networks", "runner_pythons", "serving"),
     ],
 )
 def test_a_published_result_is_of_a_commit(name: str) -> None:
@@ -164,6 +164,18 @@ def test_the_committed_exports_are_of_every_network_and_small(
     assert {each["verdict"] for each in networks} == {"proved"}
     for each in networks:
         assert each["export"]["peak_bytes"] < 4e9 < script.BEFORE[each["network"]][2] * 1e9
+
+
+def test_run_py_was_tried_on_every_python_that_is_named(bench_script: Callable[[str], Any]) -> None:
+    script = bench_script("runner_pythons")
+    rows = json.loads(script.RESULT.read_text())["runs"]
+    tried = [(row["python"].rsplit(".", 1)[0], row["resolution"]) for row in rows]
+    assert tried == [(each, way) for each in script.PYTHONS for way in script.RESOLUTIONS]
+    assert {row["selftest"] for row in rows} == {"selftest: yes"}
+    floors = (ROOT / "zoo/export/bundle/device/requirements.txt").read_text().splitlines()[1:]
+    least = rows[0]["packages"]
+    for name, floor in (line.split(">=") for line in floors):
+        assert least[name.lower()] in (floor, f"{floor}.0")
 
 
 def exported(name: str, **options: Any) -> dict[str, Any]:

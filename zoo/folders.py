@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from zoo import drafts
 from zoo.errors import UsageError
 
 
@@ -39,45 +38,42 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    prefix, suffix = f".{path.name}.", ".partial"
+
+    def make() -> Path:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+        os.close(handle)
+        return Path(name)
+
+    drafts.clear_files(path.parent, prefix, suffix)
+    with drafts.held(make) as partial:
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.chmod(0o666 & ~_umask())
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
 
 
 @contextlib.contextmanager
 def workshop(target: Path) -> Iterator[Path]:
     """Yield a folder beside a target, for a draft that is renamed; in the end it is gone.
 
-    SIGTERM ends the work as Ctrl-C does, with 143, so that nothing is left; a disk that is full is
-    told by the target's name.
+    SIGTERM and SIGHUP end the work as Ctrl-C does, with 143 and 129, so that nothing is left, and
+    what a killed process left there is cleared; a disk that is full is told by the target's name.
     """
-
-    def stop(*_: object) -> None:
-        raise SystemExit(143)
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if main else None
-    prefix = ".zoo-draft-"
     try:
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as folder:
-            yield Path(folder)
+        with drafts.folder(target.parent) as folder:
+            yield folder
     except OSError as error:
-        if error.filename is not None and prefix not in str(error.filename):
+        if error.filename is not None and drafts.PREFIX not in str(error.filename):
             raise
         raise OSError(error.errno, error.strerror, str(target)) from error
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def check_writable(path: Path) -> None:

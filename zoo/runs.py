@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from zoo.api import ImageInput
 from zoo.errors import RunError, did_you_mean
-from zoo.folders import write_atomic
+from zoo.folders import workshop, write_atomic
 from zoo.progress import current
 from zoo.record import DEEDS, Record, from_json, unknown_in, with_unknown
 from zoo.untrusted import TENSORS_LIMIT, parse_json, parse_tensors, plain, read_file
@@ -266,21 +266,17 @@ def create(root: Path, record: Record) -> Run:
     title = f"{record.kind}-{record.backbone.name}-{record.dataset.name}"
     while True:
         name = f"{stamp}-{title}-{secrets.token_hex(2)}"
-        try:
-            (root / name).mkdir()
+        if not (root / name).exists():
             break
-        except FileExistsError:
-            continue
     record.run, record.created, record.status = name, _now(), "running"
     record.process = _process()
-    run = Run(root / name, record, fresh=True)
-    try:
-        run.save()
-    except BaseException:
-        with contextlib.suppress(OSError):
-            run.folder.rmdir()
-        raise
-    return run
+    # A folder under its name has its record: one that was killed before leaves none.
+    with workshop(root / name) as place:
+        draft = Run(place / name, record)
+        draft.folder.mkdir()
+        draft.save()
+        draft.folder.rename(root / name)
+    return Run(root / name, record, fresh=True)
 
 
 def load(folder: Path) -> Run:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import keyword
-import shutil
 import sys
-import tempfile
 from importlib import metadata, resources
 from pathlib import Path
 from string import Template
 
 from zoo.api import API_VERSION
 from zoo.errors import UsageError, ZooError
+from zoo.folders import workshop
 from zoo.registry import NAME, Registry
 
 # What a package of a kind has beside its entry module, and how its component is tried.
@@ -57,17 +56,14 @@ def write(name: str, kind: str, folder: Path, registry: Registry) -> Scaffold:
     _check_free(name, module, kind, component, registry)
     texts = _texts(name, module, kind, component)
     # Beside the target, so that renaming makes it appear at once.
-    draft = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
-    try:
+    with workshop(target) as place:
+        draft = place / name
+        draft.mkdir()
         for path, text in texts.items():
             file = draft / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-        draft.chmod(0o755)
         draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     use = USES[kind].format(component)
     return Scaffold(name, module, kind, component, target, tuple(sorted(texts)), use)
 

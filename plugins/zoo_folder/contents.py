@@ -121,9 +121,23 @@ def _remember(memory: Path, known: dict[bytes, bytes]) -> None:
     partial = memory.with_name(f".{memory.name}.{os.getpid()}.{threading.get_ident()}")
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
+        for left in memory.parent.glob(f".{memory.name}.*"):
+            if not _lives(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)
         try:
             pairs = b"".join(mark + digest for mark, digest in known.items())
             partial.write_bytes(pairs + hashlib.sha256(pairs).digest())
             partial.replace(memory)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _lives(pid: str) -> bool:
+    """Say whether a process may be there; one of another host that is not only writes in vain."""
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

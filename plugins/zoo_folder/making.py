@@ -62,6 +62,8 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
                     reader = Reader(root, input, _earlier(folder, settings, input))
                     _make(folder, plan, reader, Index.empty(str(root), settings), input)
                     cache = opened(folder, input, plan)
+        else:
+            _tidy(slot, folder)
     except OSError as error:
         raise DataUnavailable(
             f"The decoded pictures of '{shown(root)}' cannot be kept in '{shown(slot)}':"
@@ -73,6 +75,13 @@ def decoded(plan: Plan, root: Path, slot: Path, input: ImageInput) -> Cache:
             f"'{shown(folder)}' was changed meanwhile. Type the same command again."
         )
     return cache
+
+
+def _tidy(slot: Path, folder: Path) -> None:
+    """Clear what a process that was killed once its cache was there has left beside it."""
+    if any(path.is_dir() and path != folder for path in slot.iterdir()):
+        with contextlib.suppress(OSError), FileLock(slot / ".lock", timeout=0):
+            _clear(slot, "", but=folder)
 
 
 def _make(folder: Path, plan: Plan, reader: Reader, index: Index, input: ImageInput) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import socket
 import tarfile
 import tempfile
@@ -47,6 +48,8 @@ def fetch(published: Published, root: Path, reader: Any, arguments: dict[str, An
             if not missing(published, root):
                 return
             note(f"downloading {published.name} into {root}")
+            for left in root.glob(f".{published.name}.*/"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{published.name}.", dir=root) as folder:
                 _download(published, Path(folder), reader, arguments)
                 for name, problem in faults(published, Path(folder), published.files).items():

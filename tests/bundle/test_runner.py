@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import vermin
 from PIL import Image
 
 from zoo import pictures
@@ -73,8 +74,24 @@ def test_it_needs_three_packages(bundle_folder: Path) -> None:
             names.add((node.module or "").split(".")[0])
     outside = {name for name in names if name not in sys.stdlib_module_names}
     assert outside == {"numpy", "PIL", "onnxruntime"}
-    wanted = (bundle_folder / "requirements.txt").read_text().split()
+    head, *wanted = (bundle_folder / "requirements.txt").read_text().splitlines()
+    assert head == "# Python 3.8 or newer"
     assert [line.split(">=")[0] for line in wanted] == ["numpy", "onnxruntime", "Pillow"]
+
+
+def test_it_runs_on_the_oldest_python_that_its_packages_run_on() -> None:
+    """Nothing in it is newer than Python 3.8: neither its syntax, nor a name, nor a keyword."""
+    source = RUNNER.read_text()
+    ast.parse(source, feature_version=(3, 8))
+    assert vermin.detect("list(zip([1], strict=True))")[1] == (3, 10)
+    assert vermin.detect(source)[1] <= (3, 8)
+
+
+def test_an_older_python_is_told_which_it_needs(tmp_path: Path) -> None:
+    code = "import sys, runpy; sys.version_info = (3, 7, 16); runpy.run_path(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(RUNNER)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: Python 3.8 or newer is needed; this is 3.7.\n"
 
 
 def test_a_missing_package_is_one_line(bundle_folder: Path) -> None:
@@ -434,6 +451,28 @@ def test_a_wrong_picture_fails_it(bundle_folder: Path, runner: Run, forge: Forge
     forge(bundle_folder)
     (line,) = failed(runner(bundle_folder, "selftest"))
     assert "golden/transparent.png" in line
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("zip(model.labels, row)", "zip(model.labels, row, unknown=True)"),
+        ("key=lambda pair: -pair[1]", "key=lambda pair: pair[1]"),
+        ("probability * 100:.2f} %", "probability * 100:.2f:} %"),
+        ("f\"{one['picture']}  {label}", "f\"{one['picture']}: {label}"),
+        ('{"predictions": found}, indent', "found, indent"),
+    ],
+)
+def test_what_classifies_is_what_is_tested(
+    bundle_folder: Path, runner: Run, forge: Forge, was: str, becomes: str
+) -> None:
+    """A runner that cannot rank, print or write its answers fails its own test."""
+    path = bundle_folder / "run.py"
+    assert path.read_text().count(was) == 1
+    path.write_text(path.read_text().replace(was, becomes))
+    forge(bundle_folder)
+    lines = failed(runner(bundle_folder, "selftest"))
+    assert "golden tensors at batch" in lines[0] or "golden" not in lines[0]
 
 
 def test_another_decoder_is_told_and_allowed_for(

@@ -1113,6 +1113,23 @@ def test_what_a_killed_process_left_makes_room_first(
     assert len(caches(pets)) == 1
 
 
+def test_what_was_left_by_a_process_killed_once_the_cache_was_there(pets: Path) -> None:
+    kept = Loaded(pets).train.inputs
+    (current,) = caches(pets)
+    place = slot(pets)
+    (place / ".partial-abc").mkdir()
+    shutil.copytree(current, place / ("0" * 32))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    half = [place / f".seen.sha256.{pid}.1" for pid in (dead.pid, os.getppid())]
+    for each in half:
+        each.write_bytes(b"half")
+    assert torch.equal(Loaded(pets).train.inputs, kept)
+    assert [path for path in place.iterdir() if path.is_dir()] == [current]
+    assert not half[0].exists()
+    assert half[1].exists()
+
+
 def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
     """Rows go to the file as they come; nothing holds all of them."""
     (tmp_path / "pile").mkdir()

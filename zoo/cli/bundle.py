@@ -101,9 +101,7 @@ def bundle(
         return 0
     extra = "" if made.web else ", without the page's runtime"
     signed = ", signed" if made.signed else ""
-    say(
-        f"{made.folder}  {made.name}: {made.files} files, {made.bytes:,} bytes{extra}{signed}"
-    )
+    say(f"{made.folder}  {made.name}: {made.files} files, {made.bytes:,} bytes{extra}{signed}")
     if made.proved_by is None:
         say(f"As its proof.json claims; not proved here: {shown(made.not_proved)}")
     else:

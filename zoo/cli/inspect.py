@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.options import common
-<<<<<<< HEAD
 from zoo.cli.output import percent, print_json, say, table
-=======
-from zoo.cli.output import percent, print_json, table
 from zoo.untrusted import parse_json
->>>>>>> h17-d
 
 if TYPE_CHECKING:
     from zoo.export.inspection import Inspection

@@ -5,6 +5,7 @@ What makes the tensor `preprocessed` stays as it is: bytes times constants are e
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
+from zoo import drafts
 from zoo.errors import ModelFileError
 from zoo.export import boundary
 from zoo.export.budget import Budget
@@ -84,8 +86,8 @@ def to_int8(
     if keep_first:
         layers = (node.name for node in named.graph.node if node.op_type in QUANTIZED)
         excluded += [name for name in layers if name not in excluded][:1]
-    with tempfile.TemporaryDirectory(prefix="zoo-int8-") as folder, silence():
-        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+    with drafts.folder() as folder, _temporary(folder), silence():
+        before, after = folder / "before.onnx", folder / "after.onnx"
         before.write_bytes(named.SerializeToString(deterministic=True))
         quantize_static(
             before,
@@ -139,6 +141,16 @@ def candidates(
 def preprocessing(graph: onnx.GraphProto) -> list[str]:
     """Name the nodes that `preprocessed` is computed by: nothing is made smaller there."""
     return [node.name for node in boundary.preprocessing(graph)]
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[None]:
+    """Let what the quantizer writes meanwhile lie in a folder that is cleared, whoever kills it."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 class _Reader:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo import drafts
 from zoo.api import FinetuneConfig, ImageInput, PretrainConfig, SelfTrainConfig, TrainConfig
 from zoo.config import make
 from zoo.errors import BadOption, DataError, Unfit, UsageError
@@ -296,8 +296,8 @@ def _dict(value: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _folder(keep: Path | None, found: Stated) -> Iterator[Path]:
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="zoo-reproduce-") as folder:
-            yield Path(folder)
+        with drafts.folder() as folder:
+            yield folder
         return
     if keep.is_file():
         raise UsageError(f"'{keep}' is a file; name a folder with --keep.")

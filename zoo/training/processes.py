@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 from torch.distributed import distributed_c10d
 
-from zoo import errors
+from zoo import drafts, errors
 from zoo.errors import TrainingError, ZooError, recurs
 
 _VARIABLE = "ZOO_PROCESS"
@@ -77,7 +77,7 @@ class Team:
     def _start(self) -> None:
         strict = os.environ.get("ZOO_STRICT") == "1"
         atexit.register(self._stop, patience=10.0)
-        with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
+        with drafts.folder() as folder:
             for rank in range(1, self.world):
                 env = {**os.environ, "LOCAL_RANK": str(rank), _VARIABLE: f"{self.port} {folder}"}
                 said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
@@ -89,10 +89,10 @@ class Team:
                     stderr=None if strict else said,
                 )
                 self._started.append((process, said))
-            while not all((Path(folder) / str(rank)).exists() for rank in range(1, self.world)):
+            while not all((folder / str(rank)).exists() for rank in range(1, self.world)):
                 self._look()
-            (Path(folder) / "all").touch()
-            while any((Path(folder) / str(rank)).exists() for rank in range(1, self.world)):
+            (folder / "all").touch()
+            while any((folder / str(rank)).exists() for rank in range(1, self.world)):
                 self._look()
 
     def _look(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo import drafts
 from zoo.errors import ZooError
 from zoo.export.bundle import golden_files, manifest, model_card
 from zoo.export.card import INPUT, Card
@@ -77,11 +78,12 @@ def assemble(
     """
     # Within a folder beside the target, so that a rename makes it appear at once.
     with workshop(target) as place:
-        draft = place / target.name
-        draft.mkdir()
+        draft, older = place / "new" / target.name, place / drafts.OLDER / target.name
+        draft.mkdir(parents=True)
+        older.parent.mkdir()
         _fill(draft, model, proof, web, proved)
         finish(draft)
-        _rename(draft, target, place / "older")
+        _rename(draft, target, older)
     return manifest.read(target)
 
 

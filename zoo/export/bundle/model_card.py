@@ -219,10 +219,12 @@ def _running(facts: dict[str, Any], web: bool) -> str:
     node = "".join(f"node run.mjs {word}\n" for word in words)
     return (
         "## Run it\n\n"
-        f"```sh\npip install -r requirements.txt\n{python}```\n\n"
-        f"```sh\nnpm install --ignore-scripts\n{node}```\n\n"
+        f"With Python 3.8 or newer:\n\n```sh\npip install -r requirements.txt\n{python}```\n\n"
+        f"With Node 20.9 or newer:\n\n```sh\nnpm install --ignore-scripts\n{node}```\n\n"
         f"{page} Each has the same self-test: the SHA-256 of the files,"
-        " the golden tensors and the golden pictures of `golden.json`."
+        " the golden tensors and the golden pictures of `golden.json`.\n\n"
+        "OpenVINO computes in bfloat16 where the processor has it, unless the model is compiled"
+        ' with `{"INFERENCE_PRECISION_HINT": "f32"}`; that is how the proof asks it.'
     )
 
 

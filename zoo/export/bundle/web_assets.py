@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import textwrap
 from importlib import resources
 from pathlib import Path
 
+from zoo import drafts
 from zoo.errors import UsageError, ZooError
 from zoo.folders import write_atomic
 from zoo.progress import current
@@ -129,8 +129,8 @@ def _fetch() -> dict[str, bytes]:
             f"The page needs {PACKAGE}, and npm, which fetches it, is not installed. {OTHERWISE}"
         )
     current().note(f"fetching {PACKAGE} by npm; --no-web leaves it out")
-    with tempfile.TemporaryDirectory(prefix="zoo-web-") as folder:
-        found = _from_tarball(_pack(npm, Path(folder)))
+    with drafts.folder() as folder:
+        found = _from_tarball(_pack(npm, folder))
     try:
         cache().mkdir(parents=True, exist_ok=True)
         for name, data in found.items():

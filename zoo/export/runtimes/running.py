@@ -8,11 +8,11 @@ import os
 import re
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import drafts
 from zoo.export.runtimes.catalogue import Worker, workers
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def ask(
     full = -(-count // size) * size if fixed_batch else max(count, size)
     given = np.resize(images, (full, *images.shape[1:]))
     given = given.transpose(0, 2, 3, 1) if layout == "NHWC" else given
-    with tempfile.TemporaryDirectory(prefix="zoo-runtime-", ignore_cleanup_errors=True) as place:
-        folder = Path(place)
+    with drafts.folder() as folder:
         data = model if isinstance(model, bytes) else model.read_bytes()
         (folder / "model.onnx").write_bytes(data)
         (folder / "images").write_bytes(np.ascontiguousarray(given).tobytes())

@@ -8,7 +8,7 @@
 Exit status: 0; 1 with one line on stderr; 2 for wrong usage.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # Python 3.8 or newer is needed
 
 import base64
 import contextlib
@@ -25,6 +25,11 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+OLDEST = (3, 8)
+"""The oldest Python for which the packages of requirements.txt can be had."""
+if sys.version_info < OLDEST:
+    sys.exit("Error: Python 3.8 or newer is needed; this is {}.{}.".format(*sys.version_info))
 
 # Read when onnxruntime is imported: newer versions would write a device's identity and a log of
 # what was run into the user's cache folder, to be sent to their makers.
@@ -449,14 +454,13 @@ def checks() -> Iterator[tuple[str, str, str]]:
     if model.input["channels"] in (1, 3) and not golden["pictures"]:
         raise Fault(f"{name} has no golden pictures.")
     for batch in (golden["tensors"]["shape"][0], 1):
-        yield (
-            f"golden tensors at batch {batch}",
-            *check_tensors(model, golden["tensors"], bound, batch),
-        )
+        fault, figure = check_tensors(model, golden["tensors"], bound, batch)
+        yield f"golden tensors at batch {batch}", fault, figure
     for entry in golden["pictures"]:
         if entry["file"] not in manifest["files"]:
             raise Fault(f"{name} names a picture that is not of the bundle.")
-        yield entry["file"], *check_picture(model, entry, bound)
+        fault, figure = check_picture(model, entry, bound)
+        yield entry["file"], fault, figure
 
 
 def check_tensors(
@@ -475,8 +479,9 @@ def check_tensors(
     flips = int((behind > 2 * bound).sum())
     figure = f"{len(images)} examples, {difference:.1e} off; at most {bound:g}"
     # Written so that a difference that is no number fails.
-    wrong = not difference <= bound or flips
-    return (f"{figure}; {flips} labels differ" if wrong else "", figure)
+    if not difference <= bound or flips:
+        return f"{figure}; {flips} labels differ", figure
+    return check_words(model, [str(row) for row in rows], found), figure
 
 
 def check_picture(model: Model, entry: dict[str, Any], bound: float) -> tuple[str, str]:
@@ -491,8 +496,21 @@ def check_picture(model: Model, entry: dict[str, Any], bound: float) -> tuple[st
     bytes_ = "the same bytes" if apart == 0 else f"bytes up to {apart} off"
     figure = f"{entry['what']}: {bytes_}, probabilities {difference:.1e} off"
     same = int(found[0].argmax()) == entry["label"]
-    wrong = not difference <= max(bound, LOOSE if apart else 0) or not same
-    return (figure + ("" if same else ", another label") if wrong else "", figure)
+    if not difference <= max(bound, LOOSE if apart else 0) or not same:
+        return figure + ("" if same else ", another label"), figure
+    return check_words(model, [entry["file"]], found), figure
+
+
+def check_words(model: Model, names: list[str], probabilities: np.ndarray) -> str:
+    """Put answers into words as the command line does; say what is wrong with them, or nothing."""
+    found = ranked(model, names, probabilities)
+    if json.loads("\n".join(written(found, 1, True))) != {"predictions": found}:
+        return "what --json prints is not the answer"
+    for one, name, row in zip(found, names, probabilities):
+        start = f"{name}  {model.labels[row.argmax()]}  "
+        if not written([one], 1, False)[0].startswith(start):
+            return "what is printed is not the answer"
+    return ""
 
 
 # --- the command line ------------------------------------------------------------------------
@@ -505,19 +523,33 @@ def classify(paths: list[str], invert: bool, top: int, as_json: bool) -> None:
     logits, probabilities = model.run(images)
     if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
         raise Fault("the model's output contains NaN or infinity.")
+    say(*written(ranked(model, paths, probabilities), top, as_json))
+
+
+def ranked(model: Model, names: list[str], probabilities: np.ndarray) -> list[dict[str, Any]]:
+    """Return a dict for each picture: its name, its label, the probability of each class."""
+    if probabilities.shape != (len(names), len(model.labels)):
+        count, shape = len(model.labels), probabilities.shape
+        raise Fault(f"the model's answer is {shape}, not {len(names)} × {count} classes.")
     found = []
-    for path, row in zip(paths, probabilities.tolist(), strict=True):
-        ranked = sorted(zip(model.labels, row, strict=True), key=lambda pair: -pair[1])
-        label, probability = ranked[0]
+    for name, row in zip(names, probabilities.tolist()):
+        classes = sorted(zip(model.labels, row), key=lambda pair: -pair[1])
+        label, probability = classes[0]
         found.append(
-            {"picture": path, "label": label, "probability": probability, "classes": dict(ranked)}
+            {"picture": name, "label": label, "probability": probability, "classes": dict(classes)}
         )
+    return found
+
+
+def written(found: list[dict[str, Any]], top: int, as_json: bool) -> list[str]:
+    """Return the lines that are printed of the answers."""
     if as_json:
-        say(*json.dumps({"predictions": found}, indent=2).splitlines())
-        return
-    for one in found:
-        for label, probability in list(one["classes"].items())[:top]:
-            say(f"{one['picture']}  {label}  {probability * 100:.2f} %")
+        return json.dumps({"predictions": found}, indent=2).splitlines()
+    return [
+        f"{one['picture']}  {label}  {probability * 100:.2f} %"
+        for one in found
+        for label, probability in list(one["classes"].items())[:top]
+    ]
 
 
 def parse(words: list[str]) -> tuple[list[str], bool, int, bool]:
