@@ -209,7 +209,8 @@ def _range_of(picture: Any) -> tuple[int, bool]:
     """Return the largest value of a deep grey picture, and whether it is black."""
     bits = picture.tag_v2.get(BITS, (1,))[0] if picture.format == "TIFF" else 16
     # "I" is a PNG's before Pillow 11, and a PGM's; elsewhere nothing says of what range it is.
-    stated = ("PNG", "PPM", "TIFF") if picture.mode == "I" else ("IM", "JPEG2000", "PNG", "TIFF")
+    deep = ("ICNS", "ICO", "IM", "JPEG2000", "PNG", "TIFF")
+    stated = ("PNG", "PPM", "TIFF") if picture.mode == "I" else deep
     if picture.mode != "F" and picture.format in stated and bits <= 16:
         inverted = picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0
         return 2**bits - 1, inverted

@@ -46,3 +46,72 @@ export function checkJpeg(bytes) {
   if (bytes[bytes.length - 2] !== 0xff || bytes[bytes.length - 1] !== 0xd9)
     throw new Error("the JPEG file is cut short");
 }
+
+/** Throw where decoders differ about a GIF: it is too large, or its first frame does not fill it. */
+export function checkGif(bytes) {
+  const short = (at) => bytes[at] | (bytes[at + 1] << 8);
+  const [width, height] = [short(6), short(8)];
+  checkSize(width, height);
+  let at = 13 + (bytes[10] & 0x80 ? 3 << ((bytes[10] & 7) + 1) : 0);
+  while (bytes[at] === 0x21)
+    for (at += 2; at < bytes.length && bytes[at++] !== 0;) at += bytes[at - 1];
+  if (bytes[at] !== 0x2c) throw new Error("the GIF file is damaged");
+  if (short(at + 1) || short(at + 3) || short(at + 5) !== width || short(at + 7) !== height)
+    throw new Error("its first frame does not fill it; save it as PNG");
+}
+
+/** Throw where a TIFF's colours are none of those that all decoders read alike. */
+export function checkTiff(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const little = bytes[0] === 0x49;
+  const tags = {};
+  try {
+    const big = view.getUint16(2, little) === 43;
+    const long = (at) => (big ? Number(view.getBigUint64(at, little)) : view.getUint32(at, little));
+    const first = long(big ? 8 : 4);
+    const count = big ? long(first) : view.getUint16(first, little);
+    for (let i = 0; i < count; i++) {
+      const at = first + (big ? 8 + i * 20 : 2 + i * 12);
+      tags[view.getUint16(at, little)] = view.getUint16(at + (big ? 12 : 8), little);
+    }
+  } catch {
+    throw new Error("the TIFF file is damaged");
+  }
+  const { 259: compression, 262: colours } = tags;
+  // Grey, RGB and a palette; YCbCr within a JPEG alone, which is another decoder's.
+  if (!(colours <= 3) && !(colours === 6 && compression === 7))
+    throw new Error("its colours are of a kind that is not read here; save it as RGB");
+}
+
+/** Take the rotation out of a WebP, of which browsers differ about it: its bytes, and what it is. */
+export function takeRotation(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 12; at + 8 <= bytes.length;) {
+    const size = view.getUint32(at + 4, true);
+    if (text(bytes, at, at + 4) === "EXIF") {
+      const block = bytes.subarray(at + 8, at + 8 + size);
+      const start = text(block, 0, 6) === "Exif\0\0" ? 6 : 0;
+      const rest = bytes.slice();
+      rest.set([88, 88, 88, 88], at); // a chunk that nobody knows
+      return { bytes: rest, orientation: orientationOf(block.subarray(start)) };
+    }
+    at += 8 + size + (size & 1);
+  }
+  return { bytes, orientation: 1 };
+}
+
+/** Read EXIF tag 0x0112, the rotation, from a TIFF block; 1 where there is none. */
+export function orientationOf(block) {
+  const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
+  try {
+    const little = view.getUint16(0) === 0x4949;
+    const first = view.getUint32(4, little);
+    for (let i = 0; i < view.getUint16(first, little); i++) {
+      const entry = first + 2 + i * 12;
+      if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+    }
+  } catch {
+    // A damaged EXIF block says nothing.
+  }
+  return 1;
+}

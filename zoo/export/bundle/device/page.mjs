@@ -1,10 +1,10 @@
 // The page: a drawing or a picture in, probabilities out, live. The model runs here.
 
-import { MOST_BYTES, checkJpeg, checkSize, formatOf } from "./headers.mjs";
+import { decode } from "./decode.mjs";
+import { MOST_BYTES } from "./headers.mjs";
 import { firstLine, openModel, parse, parseManifest } from "./model.mjs";
 import { measure, render, trace } from "./pad.mjs";
 import { toInput } from "./picture.mjs";
-import { decodePng } from "./png.mjs";
 import { checks } from "./selftest.mjs";
 import {
   $,
@@ -19,9 +19,6 @@ import {
 
 const OFF_PAGE = /^(README\.md|proof\.json|requirements\.txt|package\.json|run\.(py|mjs))$/;
 
-const FORMATS = ["png", "jpeg", "webp", "gif", "avif", "bmp"];
-const UNKNOWN = "this browser cannot read it";
-
 const state = { strokes: [], stroke: null, picture: null, style: null, latest: 0 };
 let manifest, ort, run;
 
@@ -32,48 +29,6 @@ async function read(name) {
   );
   if (!answer?.ok) throw new Error(`${name} is missing beside this page`);
   return new Uint8Array(await answer.arrayBuffer());
-}
-
-/** Decode a picture: PNG as Pillow does to the byte, what Python reads alike as the browser does. */
-async function decode(bytes) {
-  const format = formatOf(bytes);
-  if (!FORMATS.includes(format))
-    throw new Error("it is of no format that this page reads; save it as PNG or JPEG");
-  if (format === "png" && "DecompressionStream" in window) return decodePng(bytes);
-  if (format === "jpeg") checkJpeg(bytes);
-  const blob = new Blob([bytes]);
-  await checkSizeOf(blob);
-  const options = {
-    imageOrientation: "from-image",
-    colorSpaceConversion: "none",
-    premultiplyAlpha: "none",
-  };
-  const bitmap = await createImageBitmap(blob, options).catch(() => {
-    throw new Error(UNKNOWN);
-  });
-  const { width, height } = bitmap;
-  const context = canvasOf(width, height).getContext("2d", { willReadFrequently: true });
-  // On white at once: a canvas keeps less of what is transparent.
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, width, height);
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  return { width, height, data: context.getImageData(0, 0, width, height).data };
-}
-
-/** Throw where a picture is too large, before it is decoded: an element that is not shown is not. */
-async function checkSizeOf(blob) {
-  const image = new Image();
-  image.src = URL.createObjectURL(blob);
-  try {
-    await new Promise((resolve, reject) => {
-      image.onload = resolve;
-      image.onerror = () => reject(new Error(UNKNOWN));
-    });
-    checkSize(image.naturalWidth, image.naturalHeight);
-  } finally {
-    URL.revokeObjectURL(image.src);
-  }
 }
 
 const canvasOf = (width, height) =>

@@ -2,7 +2,7 @@
 // keeps its high byte, one transparent colour is compared at the file's own depth). No dependency:
 // the same bytes in Node and in a browser.
 
-import { checkSize, formatOf } from "./headers.mjs";
+import { checkSize, formatOf, orientationOf } from "./headers.mjs";
 import { grey16to8, upright } from "./picture.mjs";
 
 const SAMPLES = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // colour type -> samples a pixel
@@ -71,22 +71,6 @@ function header(file, view, at) {
   if (!file.width || !file.height || !DEPTHS[file.colour]?.includes(file.depth))
     throw new Error("the PNG file's header is damaged");
   checkSize(file.width, file.height);
-}
-
-/** Read EXIF tag 0x0112, the rotation, from a TIFF block; 1 where there is none. */
-function orientationOf(block) {
-  const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
-  try {
-    const little = view.getUint16(0) === 0x4949;
-    const first = view.getUint32(4, little);
-    for (let i = 0; i < view.getUint16(first, little); i++) {
-      const entry = first + 2 + i * 12;
-      if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
-    }
-  } catch {
-    // A damaged EXIF block says nothing.
-  }
-  return 1;
 }
 
 /** Inflate so many bytes, and no more: what lies behind may be without end. */

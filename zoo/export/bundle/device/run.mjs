@@ -4,7 +4,14 @@ import { constants } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import process from "node:process";
 
-import { MOST_BYTES, checkJpeg, checkSize, formatOf } from "./headers.mjs";
+import {
+  MOST_BYTES,
+  checkGif,
+  checkJpeg,
+  checkSize,
+  checkTiff,
+  formatOf,
+} from "./headers.mjs";
 import { firstLine, openModel, parseManifest, ranked } from "./model.mjs";
 import { toInput } from "./picture.mjs";
 import { decodePng } from "./png.mjs";
@@ -102,6 +109,8 @@ async function decode(bytes) {
   if (!SHARP.includes(format))
     throw new Error("it is of no format that Node reads; save it as PNG or JPEG");
   if (format === "jpeg") checkJpeg(bytes);
+  if (format === "tiff") checkTiff(bytes);
+  if (format === "gif") checkGif(bytes);
   const sharp = await load("sharp");
   const picture = sharp(bytes, { ignoreIcc: true, limitInputPixels: false });
   const { width, height, space, depth } = await picture.metadata();
