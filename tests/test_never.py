@@ -44,7 +44,7 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 COMMAND_LINE = sorted((ROOT / "zoo" / "cli").glob("*.py"))
 HEAVY = {"torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript", "sklearn", "scipy",
          "matplotlib", "jinja2"}  # fmt: skip
-LIGHT = ["api", "hookspecs", "registry", "isolation", "errors", "config", "cli"]
+LIGHT = ["api", "hookspecs", "registry", "isolation", "surroundings", "errors", "config", "cli"]
 
 
 @functools.cache
@@ -129,7 +129,7 @@ def modules_loaded(*modules: str) -> dict[str, set[str]]:
 
 
 def test_light_modules_load_nothing_heavy() -> None:
-    rest = ["api", "hookspecs", "registry", "isolation", "errors", "config"]
+    rest = ["api", "hookspecs", "registry", "isolation", "surroundings", "errors", "config"]
     commands = [path.stem for path in COMMAND_LINE if not path.stem.startswith("__")]
     wanted = [*(f"zoo.{module}" for module in rest), *(f"zoo.cli.{c}" for c in commands)]
     for module, loaded in modules_loaded(*wanted).items():

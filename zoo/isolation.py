@@ -1,22 +1,114 @@
-"""Keep a plugin's failure its own: no way out of the process, one line of cause, a version."""
+"""Keep a plugin's failure its own: what it may not do, one line of cause, a version."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import faulthandler
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo import api
 from zoo.errors import PluginFault, UnknownField
+from zoo.surroundings import as_it_was, listed
 
 OURS = Path(__file__).parent
 CALLERS = {"torch", "pluggy", "importlib", "contextlib.py"}
 """What stands between zoo and a plugin's code in a traceback."""
 _VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+@contextlib.contextmanager
+def as_guest(changed: list[str]) -> Iterator[None]:
+    """Run a plugin's code: stdout stays zoo's, it cannot end the process, and what it changes of
+    what is everybody's is put back in the end.
+
+    What was changed is added to `changed` by its name. Should the process die all the same, in a
+    library's machine code, Python says in which file and line.
+    """
+    with no_way_out(), stdout_to_stderr(), last_words(), as_it_was(changed):
+        yield
+
+
+def put_back(who: str, changed: Sequence[str], deed: str) -> str:
+    """Say who changed what, and that it is as it was."""
+    return f"{who} changed {listed(changed)} while it was {deed}; zoo put it back"
+
+
+@contextlib.contextmanager
+def last_words() -> Iterator[None]:
+    """Let Python say where it was, on stderr, should the process die meanwhile."""
+    ours = not faulthandler.is_enabled()
+    if ours:
+        try:
+            faulthandler.enable(file=2, all_threads=False)
+        except OSError:  # stderr is closed
+            ours = False
+    try:
+        yield
+    finally:
+        if ours:
+            faulthandler.disable()
+
+
+class _Diverted:
+    """How many blocks divert stdout now, in all threads, and what it was before the first."""
+
+    lock = threading.Lock()
+    depth = 0
+    stream: Any = None
+    descriptor: int | None = None
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what is written to sys.stdout or to descriptor 1 to stderr: stdout is for results.
+
+    What a child process writes is diverted, too, and what machine code writes.
+    """
+    with _Diverted.lock:
+        _Diverted.depth += 1
+        if _Diverted.depth == 1:
+            _flush()
+            _Diverted.stream, _Diverted.descriptor = sys.stdout, _copied(1)
+            sys.stdout = sys.stderr
+            if _Diverted.descriptor is not None:
+                with contextlib.suppress(OSError):  # stderr is closed
+                    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        with _Diverted.lock:
+            _Diverted.depth -= 1
+            if _Diverted.depth == 0:
+                _flush()  # what was written meanwhile, before descriptor 1 is the user's again
+                sys.stdout = _Diverted.stream
+                if _Diverted.descriptor is not None:
+                    os.dup2(_Diverted.descriptor, 1)
+                    os.close(_Diverted.descriptor)
+
+
+def _copied(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:  # it is closed
+        return None
+
+
+def _flush() -> None:
+    """Write out what Python's streams, and those of C where something uses them, still hold."""
+    for stream in (sys.stdout, sys.__stdout__):
+        with contextlib.suppress(Exception):  # closed, or none, or not what it should be
+            stream.flush()  # type: ignore[union-attr]
+    if ctypes := sys.modules.get("ctypes"):
+        with contextlib.suppress(Exception):
+            ctypes.CDLL(None).fflush(None)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -28,7 +27,7 @@ from zoo.errors import (
     did_you_mean,
     listing,
 )
-from zoo.isolation import cause_of, check_version, no_way_out, shortened
+from zoo.isolation import as_guest, cause_of, check_version, place, shortened
 
 SPECS: dict[str, type] = {
     "dataset": api.DatasetSpec,
@@ -49,7 +48,8 @@ class Plugin:
     """One plugin, loaded or failed: `name` is `distribution:entry-point` or `file:module`.
 
     `seconds` is what importing it and calling its hooks took; `hooks` are those it implements,
-    whether or not they work.
+    whether or not they work. `changed` names what it changed meanwhile of what is everybody's, and
+    what was put back: the working folder, torch's default dtype.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Plugin:
     seconds: float = 0.0
     hooks: tuple[str, ...] = ()
     cause: str | None = None
+    changed: tuple[str, ...] = ()
 
     def matches(self, wanted: str) -> bool:
         """Say whether `distribution:entry-point`, or either half of it, names the plugin."""
@@ -66,12 +67,16 @@ class Plugin:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One registered component and the plugin that contributed it."""
+    """One registered component and the plugin that contributed it.
+
+    `told` is what the user was told already that its code changed and zoo put back.
+    """
 
     kind: str
     spec: Any
     plugin: str
     version: str
+    told: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -171,14 +176,17 @@ class Registry:
         self.plugins.append(plugin)
         started = time.perf_counter()
         module = None
+        changed: list[str] = []
         try:
-            with contextlib.redirect_stdout(sys.stderr), no_way_out():
+            with as_guest(changed):
                 module = load()
                 check_version(getattr(module, "ZOO_API", None))
                 entries = self._register(plugin, module)
         # A plugin that calls sys.exit() while it is imported must not end the command.
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"Plugin {plugin.name} was being loaded{place(error)}.")
+                error.add_note(_without(plugin))
                 raise
             plugin.cause = cause_of(error, module, plugin.module)
             if os.environ.get("ZOO_STRICT") == "1":
@@ -193,6 +201,7 @@ class Registry:
                 self._entries[entry.kind].setdefault(entry.name, []).append(entry)
         finally:
             plugin.seconds = time.perf_counter() - started
+            plugin.changed = tuple(changed)
 
     def _register(self, plugin: Plugin, module: Any) -> list[Entry]:
         hooks = {kind: f"zoo_{kind}s" for kind in KINDS}
@@ -269,6 +278,14 @@ class Registry:
             return ""
         causes = "".join(f"\n  {plugin.name}: {plugin.cause}" for plugin in failed)
         return f"\nIt may belong to a plugin that failed to load; see: zoo plugins{causes}"
+
+
+def _without(plugin: Plugin) -> str:
+    """Say how to do without a plugin."""
+    distribution, _, _ = plugin.name.partition(":")
+    if distribution == "file":
+        return f"To do without it, leave out: --plugin {plugin.module}"
+    return f"To do without it, type: pip uninstall {distribution}"
 
 
 def _order() -> list[str]:

@@ -28,7 +28,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo import pictures
+from zoo import pictures as reading
 from zoo.api import DataError, Dataset, DataUnavailable, ImageInput, Unfit
 from zoo.data import checked
 from zoo.errors import ZooError
@@ -716,14 +716,14 @@ def test_a_file_too_large_is_listed_and_skipped(pets: Path) -> None:
 def test_a_disk_that_fails_is_not_taken_for_a_damaged_picture(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = pictures.read_file
+    whole = reading.read_file
 
     def failing(path: Path, *args: Any) -> bytes:
         if path.name == "3.png":
             raise OSError(errno.EIO, "Input/output error")
         return whole(path, *args)
 
-    monkeypatch.setattr(pictures, "read_file", failing)
+    monkeypatch.setattr(reading, "read_file", failing)
     assert "/3.png' cannot be read: Input/output error. Type the same command again" in refused(
         pets
     )
@@ -1261,13 +1261,13 @@ def test_a_picture_too_large_to_be_one_is_refused_on_every_thread(
     for number in range(120):
         side = 12 if number % 2 else 8  # 144 pixels: a warning, no error of Pillow's own
         flat("L", number, (side, side)).save(tmp_path / f"pile/{number}.png")
-    whole = pictures.read_file
+    whole = reading.read_file
 
     def slowly(path: Path, *args: Any) -> bytes:
         time.sleep(0.001 * (1 + int(path.stem) % 3))
         return whole(path, *args)
 
-    monkeypatch.setattr(pictures, "read_file", slowly)
+    monkeypatch.setattr(reading, "read_file", slowly)
     filters = list(warnings.filters)
     assert len(Loaded(tmp_path / "pile").train) == 60
     assert list(warnings.filters) == filters

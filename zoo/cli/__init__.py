@@ -18,7 +18,12 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             # A pipe on Windows may lack ×, ± or a class name; that must not cost the result.
             stream.reconfigure(errors="replace")
-    zoo(prog_name="zoo")
+    try:
+        zoo(prog_name="zoo")
+    except SystemExit as ended:
+        from zoo.cli.ending import leave
+
+        leave(ended.code if isinstance(ended.code, int) else 0)
 
 
 def open_missing_streams() -> None:

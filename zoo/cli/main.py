@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,39 +190,22 @@ def zoo(plugin_files: tuple[Path, ...]) -> None:
 
 def registry_of(ctx: click.Context) -> Any:
     """Return the plugins of this invocation, discovered when first asked for."""
+    from zoo.isolation import put_back
     from zoo.registry import SLOW, Registry
 
     root = ctx.find_root()
     meta: MutableMapping[str, Any] = root.meta
     if "zoo.registry" not in meta:
-        with _stdout_to_stderr():
-            meta["zoo.registry"] = Registry.installed(root.params.get("plugin_files") or ())
+        meta["zoo.registry"] = Registry.installed(root.params.get("plugin_files") or ())
         for plugin in meta["zoo.registry"].plugins:
             if ctx.resilient_parsing:
                 continue
             if plugin.seconds >= SLOW:
                 _say(f"Plugin {plugin.name} took {plugin.seconds:.1f} s to load. See: zoo plugins")
+            if plugin.changed:
+                _say(f"{put_back(f'Plugin {plugin.name}', plugin.changed, 'loaded')}.")
             # A file that was named and does not load is what is wrong, whatever else follows.
             named = plugin.name.startswith("file:") and ctx.info_name not in ("plugins", "list")
             if plugin.cause and named:
                 raise PluginFault(f"Plugin file '{plugin.module}' does not load: {plugin.cause}.")
     return meta["zoo.registry"]
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Send what is written to the process's own descriptor 1 to stderr; stdout is for results."""
-    try:
-        out, err = sys.stdout.fileno(), sys.stderr.fileno()
-    except (OSError, ValueError):  # captured, as in tests: there is no descriptor
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(out)
-    os.dup2(err, out)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()  # what was written to the stream itself, before it is the user's again
-        os.dup2(kept, out)
-        os.close(kept)

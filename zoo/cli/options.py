@@ -110,14 +110,18 @@ def resumable(ctx: click.Context, workspace: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[None]:
-    """Show progress on stderr: one live line on a terminal, lines now and then elsewhere."""
+    """Show progress on stderr: one live line on a terminal, lines now and then elsewhere.
+
+    What a plugin prints while it works, in a forward pass for example, goes to stderr too.
+    """
+    from zoo.isolation import stdout_to_stderr
     from zoo.progress import Live, Plain, Reporter, Silent, reporting
 
     reporter: Reporter = Silent()
     if not quiet:
         moving = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         reporter = Live() if moving else Plain()
-    with reporting(reporter):
+    with reporting(reporter), stdout_to_stderr():
         yield
 
 

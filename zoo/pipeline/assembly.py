@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from zoo.api import Component, Dataset, Examples, ImageInput, Losses, Preprocess
 from zoo.config import to_json
 from zoo.data import checked
 from zoo.errors import OutOfMemory, PluginFault, Unfit, ZooError, first_line, ran_out, recurs
-from zoo.isolation import no_way_out, place
+from zoo.isolation import as_guest, place, put_back
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
@@ -245,12 +244,16 @@ def load_backbone(run: Run, model: nn.Module, part: Part) -> None:
 def guarded(entry: Entry, deed: str) -> Iterator[None]:
     """Tell what a plugin's code raises in one line that names it; ours passes unchanged.
 
-    Where memory ended that is said, and nobody is blamed: `OutOfMemory`.
+    Where memory ended that is said, and nobody is blamed: `OutOfMemory`. What it changes of what is
+    everybody's is put back, and told in a note.
     """
+    changed: list[str] = []
     try:
-        # What a plugin prints is not a result, and stdout is for results.
-        with contextlib.redirect_stdout(sys.stderr), no_way_out():
+        with as_guest(changed):
             yield
+    except KeyboardInterrupt as error:
+        error.add_note(f"{entry.owner} of plugin {entry.origin} was being {deed}{place(error)}.")
+        raise
     except Unfit as error:
         raise Unfit(f"{entry.owner}: {error}") from error
     except ZooError:
@@ -269,6 +272,10 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
         fault = _fault(entry, f"{type(error).__name__} while it was {deed}: {text}")
         fault._recurs = recurs(error)  # a disk may be full
         raise fault from error
+    finally:
+        if new := [name for name in changed if name not in entry.told]:
+            entry.told.update(new)
+            note(put_back(f"{entry.owner} of plugin {entry.origin}", new, deed))
 
 
 @contextlib.contextmanager

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
 from zoo.errors import ZooError
-from zoo.isolation import place
+from zoo.isolation import place, stdout_to_stderr
 
 State = Literal["ok", "FAILED", "skipped"]
 Verdict = Literal["conforms", "incomplete", "fails"]
@@ -121,8 +119,7 @@ class Rows:
     def add(self, name: str, check: Callable[[], str], change: str = "") -> bool:
         """Make a check; `change` is said where it raises. Returns whether it passed."""
         try:
-            # What a plugin prints is not a result, and stdout is for results.
-            with contextlib.redirect_stdout(sys.stderr):
+            with stdout_to_stderr():
                 row = Row(name, "ok", check())
         except Failure as failure:
             row = Row(name, "FAILED", str(failure), failure.change)

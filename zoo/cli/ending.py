@@ -1,0 +1,55 @@
+"""How a command ends: what a plugin left to the end is named, and Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from zoo.untrusted import shown
+
+PATIENCE = 3.0
+"""Seconds that the interpreter's own end may take before the user is told what it waits for."""
+
+
+def leave(status: int) -> NoReturn:
+    """Let the interpreter end; all results are out by now.
+
+    It waits for threads that are no daemons, and for what was registered with atexit. Where those
+    hang it is told whose they are, and Ctrl-C ends the process with the status that it had.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # its reader is gone, or there is none
+            stream.flush()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(status))
+    teller = threading.Timer(PATIENCE, _tell)
+    teller.daemon = True
+    teller.start()
+    sys.exit(status)
+
+
+def _tell() -> None:
+    frames = sys._current_frames()
+    waited_for = [each for each in threading.enumerate() if not each.daemon]
+    places = [_place(frames.get(each.ident or 0)) for each in waited_for]
+    named = ", ".join(sorted(set(filter(None, places)))) or "what was left to the end"
+    sys.stderr.write(shown(f"Done, but zoo waits for {named}. Ctrl-C ends it.") + "\n")
+    sys.stderr.flush()
+
+
+def _place(frame: FrameType | None) -> str | None:
+    """Return `zoo_x.py:12`: where a thread is, in a file that is neither Python's nor zoo's."""
+    python, ours = Path(os.__file__).parent, Path(__file__).parent.parent
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        installed = "site-packages" in file.parts
+        own = file.is_relative_to(ours) or str(file).startswith("<")
+        if not own and (installed or not file.is_relative_to(python)):
+            return f"{file.name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None
