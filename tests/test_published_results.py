@@ -132,7 +132,15 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
 
 @pytest.mark.parametrize(
     "name",
-    ["against_commit", "combinations", "export_memory", "kills", "mutations", "odd_networks"],
+    [
+        "against_commit",
+        "combinations",
+        "export_memory",
+        "kills",
+        "mutations",
+        "odd_networks",
+        "pictures",
+    ],
 )
 def test_a_published_result_is_of_a_commit(name: str) -> None:
     if name == "odd_networks":
