@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 import click
 import numpy as np
+import PIL
 from picture_files import Array, Case, by_rule, damaged, whole
 from PIL import Image
 from report import ROOT, machine, print_machine, refuse_part
@@ -46,8 +47,8 @@ READS = {
     "page": {"PNG", "JPEG", "MPO", "WEBP", "GIF", "AVIF", "BMP"},
 }
 NOT_READ = {
-    "node": ("CMYK", "TIFF-LAB", "TIFF-YCbCr", "12bit", "small-frame"),
-    "page": ("CMYK", "AVIF-RGBA", "AVIF-LA", "small-frame"),
+    "node": ("telephone", "CMYK", "TIFF-LAB", "TIFF-YCbCr", "12bit", "small-frame"),
+    "page": ("telephone", "CMYK", "AVIF-RGBA", "AVIF-LA", "small-frame"),
 }
 """Parts of the names of those that Node and the page leave to Python, though of their formats."""
 APART = {"PNG": 0, "WEBP": 2, "GIF": 1, "BMP": 2, "TIFF": 2, "JPEG": 4, "MPO": 4, "AVIF": 32}
@@ -269,7 +270,9 @@ def main(
         answers = ask(cases, Path(name), ("zoo", *(readers or READERS[1:])))
     if picture:
         sheet(cases, answers, picture)
-    found = {"machine": machine(), "files": len(cases), **judge(cases, answers)}
+    here = machine()
+    here["versions"]["pillow"] = PIL.__version__
+    found = {"machine": here, "files": len(cases), **judge(cases, answers)}
     if write:
         RESULT.write_text(json.dumps(found, indent=2) + "\n")
     if as_json:
