@@ -396,6 +396,13 @@ def others() -> Iterator[Case]:
         if kind == "PNG":
             bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
         yield Case(f"{kind}-huge", kind, bytes(bomb))
+    buffer = io.BytesIO()
+    Image.new("L", (12_000, 9_000), 77).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    yield Case("JPEG-telephone", "JPEG", data, np.full((9, 12, 3), 77.0))
+    at = data.index(b"\xff\xc0")
+    sides = struct.pack(">HH", 60_000, 60_000)
+    yield Case("JPEG-huge", "JPEG", data[: at + 5] + sides + data[at + 9 :])
     # Eight rows are what is wanted of a hundred million bytes.
     grey = np.full((8, 8, 1), 9)
     data = png(grey, 8, 0, interlaced=False)

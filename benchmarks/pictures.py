@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 import click
 import numpy as np
+import PIL
 from picture_files import Array, Case, by_rule, damaged, whole
 from PIL import Image
 from report import ROOT, machine, print_machine, refuse_part
@@ -46,8 +47,8 @@ READS = {
     "page": {"PNG", "JPEG", "MPO", "WEBP", "GIF", "AVIF", "BMP"},
 }
 NOT_READ = {
-    "node": ("CMYK", "TIFF-LAB", "TIFF-YCbCr", "12bit", "small-frame"),
-    "page": ("CMYK", "AVIF-RGBA", "AVIF-LA", "small-frame"),
+    "node": ("telephone", "CMYK", "TIFF-LAB", "TIFF-YCbCr", "12bit", "small-frame"),
+    "page": ("telephone", "CMYK", "AVIF-RGBA", "AVIF-LA", "small-frame"),
 }
 """Parts of the names of those that Node and the page leave to Python, though of their formats."""
 APART = {"PNG": 0, "WEBP": 2, "GIF": 1, "BMP": 2, "TIFF": 2, "JPEG": 4, "MPO": 4, "AVIF": 32}
@@ -55,6 +56,9 @@ APART = {"PNG": 0, "WEBP": 2, "GIF": 1, "BMP": 2, "TIFF": 2, "JPEG": 4, "MPO": 4
 
 AVIF stores a colour for four pixels, and each decoder spreads it in its own way.
 """
+
+LENIENT = {"AVIF"}
+"""Of these a browser or sharp shows of a damaged file what Pillow's decoder refuses."""
 
 Answers = dict[str, list[list[str]]]
 
@@ -144,6 +148,7 @@ def judge(cases: Sequence[Case], answers: Answers) -> dict[str, Any]:
     """Count what became of the files; AssertionError, with all of them, where any is wrong."""
     wrong: list[str] = []
     counts: collections.Counter[str] = collections.Counter()
+    alone: collections.Counter[str] = collections.Counter()
     off: dict[str, float] = {}
     for number, case in enumerate(cases):
         said = {reader: told[number] for reader, told in answers.items()}
@@ -152,8 +157,10 @@ def judge(cases: Sequence[Case], answers: Answers) -> dict[str, Any]:
             what = "damaged" if case.damaged else "whole"
             read = all(line.startswith("=") for line in lines)
             counts[f"{reader}: {what}, {'read' if read else 'refused'}"] += 1
+            alone[reader] += read and not said["zoo"][0].startswith("=")
     assert not wrong, "\n".join(wrong)
-    return {"counts": dict(sorted(counts.items())), "off": dict(sorted(off.items()))}
+    told = {"counts": counts, "alone": +alone, "off": off}
+    return {name: dict(sorted(found.items())) for name, found in told.items()}
 
 
 def _faults(case: Case, said: dict[str, list[str]], off: dict[str, float]) -> list[str]:
@@ -172,7 +179,8 @@ def _faults(case: Case, said: dict[str, list[str]], off: dict[str, float]) -> li
             found.append(f"zoo: {said['zoo'][i][:120]}")
         if ours is not None and case.shows is not None:
             apart = float(np.abs(ours - by_rule(case.shows, **input)).max())
-            _keep(off, f"zoo, {case.format}", apart)
+            if case.off < 255:
+                _keep(off, f"zoo, {case.format}", apart)
             if not apart <= case.off:
                 found.append(f"zoo is {apart:.1f} off the rule as {input}")
         for reader in set(said) & set(READS):
@@ -189,9 +197,8 @@ def _beside(
         left = not case.damaged and reads and ours is not None
         return [f"{reader} refuses it"] if left else []
     if ours is None:
-        if case.damaged and reader == "page":
-            _keep(off, "page, damaged and read alone", 0)
-            return []  # a browser shows what it can
+        if case.damaged and case.format in LENIENT:
+            return []
         return [f"{reader} reads what zoo refuses"]
     apart = float(np.abs(theirs - ours).max())
     _keep(off, f"{reader}, {case.format}", apart)
@@ -208,6 +215,15 @@ def _pixels(line: str, input: dict[str, int]) -> Array | None:
         return None
     flat = np.frombuffer(base64.b64decode(line[1:]), np.uint8).astype(np.float64)
     return flat.reshape(input["channels"], input["height"], input["width"])
+
+
+def rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return the table that benchmarks/README.md shows."""
+    told = [["reader", "whole: read", "refused", "damaged: read", "refused"], ["---"] * 5]
+    for reader in READERS:
+        kinds = [f"{reader}: {a}, {b}" for a in ("whole", "damaged") for b in ("read", "refused")]
+        told.append([f"`{reader}`", *(str(found["counts"].get(kind, 0)) for kind in kinds)])
+    return told
 
 
 def sheet(cases: Sequence[Case], answers: Answers, path: Path) -> None:
@@ -254,14 +270,18 @@ def main(
         answers = ask(cases, Path(name), ("zoo", *(readers or READERS[1:])))
     if picture:
         sheet(cases, answers, picture)
-    found = {"machine": machine(), "files": len(cases), **judge(cases, answers)}
+    here = machine()
+    here["versions"]["pillow"] = PIL.__version__
+    found = {"machine": here, "files": len(cases), **judge(cases, answers)}
     if write:
         RESULT.write_text(json.dumps(found, indent=2) + "\n")
     if as_json:
         print(json.dumps(found, indent=2))
         return
     print_machine(found["machine"])
-    for what, number in {**found["counts"], **found["off"]}.items():
+    for row in rows(found):
+        print(f"| {' | '.join(row)} |")
+    for what, number in {**found["alone"], **found["off"]}.items():
         print(f"{what}: {number}")
 
 

@@ -133,8 +133,15 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
 @pytest.mark.parametrize(
     "name",
     [
-        *("against_commit", "combinations", "export_memory", "kills", "mutations"),
-        *("odd_networks", "runner_pythons", "serving"),
+        "against_commit",
+        "combinations",
+        "export_memory",
+        "kills",
+        "mutations",
+        "odd_networks",
+        "pictures",
+        "runner_pythons",
+        "serving",
     ],
 )
 def test_a_published_result_is_of_a_commit(name: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import logging
 import os
 import re
@@ -42,8 +45,6 @@ MOST_PIXELS = 89_478_485
 """Pixels of a picture that are decoded at most; a larger JPEG is decoded at half its size."""
 MOST_BYTES = 2**30
 
-NOWHERE = logging.NullHandler()
-
 ORIENTATION = 0x0112
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 
@@ -61,8 +62,7 @@ def read_picture(
     if input.channels not in (1, 3):
         raise ZooError(f"Pictures have 1 or 3 channels; the input has {input.channels}.")
     most = _most_pixels()
-    # Pillow tells of damage on a log, which without a handler is stderr.
-    logging.getLogger("PIL").addHandler(NOWHERE)
+    _quieten()
     try:
         with warnings.catch_warnings():
             # A picture too large to be one is an error; a damaged EXIF block is nobody's concern.
@@ -84,6 +84,18 @@ def read_picture(
         reason = " ".join(str(told).split()).rstrip(".") or type(error).__name__
         raise ZooError(f"'{path}' is no readable picture: {reason}.") from None
     return np.ascontiguousarray(255 - pixels if invert else pixels)
+
+
+@functools.cache
+def _quieten() -> None:
+    """Keep stderr clean of what is told in one line: Pillow has a log, and libtiff writes there."""
+    from PIL import _imaging
+
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with contextlib.suppress(OSError, AttributeError):  # where libtiff is within Pillow itself
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def _most_pixels() -> int:

@@ -172,8 +172,16 @@ def test_a_picture_of_the_inputs_own_size_is_taken_as_it_is(node: Node, tmp_path
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]  # fmt: skip # noqa: E501
 
 
-def write_png(path: Path, values: np.ndarray[Any, Any], depth: int, *, interlaced: bool) -> None:
-    """Write what Pillow cannot: grey of 1 to 16 bits, interlaced or not."""
+def write_png(
+    path: Path,
+    values: np.ndarray[Any, Any],
+    depth: int,
+    *,
+    interlaced: bool,
+    key: np.ndarray[Any, Any] | None = None,
+    behind: bytes = b"",
+) -> None:
+    """Write what Pillow cannot: 1 to 16 bits, interlaced or not, a clear colour, bytes behind."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return (
@@ -188,9 +196,11 @@ def write_png(path: Path, values: np.ndarray[Any, Any], depth: int, *, interlace
         bits = np.unpackbits(part.astype(">u2")[..., None].view(np.uint8), axis=-1)[..., -depth:]
         rows = np.packbits(bits.reshape(len(part), -1), axis=1)
         raw += b"".join(b"\0" + row.tobytes() for row in rows)
-    height, width = values.shape
-    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, interlaced)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    height, width = values.shape[:2]
+    colour = 2 if values.ndim == 3 and values.shape[2] == 3 else 0
+    body = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    body += b"" if key is None else chunk(b"tRNS", key.astype(">u2").tobytes())
+    body += chunk(b"IDAT", zlib.compress(raw + behind)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
@@ -207,10 +217,47 @@ def test_every_depth_of_grey_is_read_interlaced_or_not(node: Node, tmp_path: Pat
     compare(node, cases)
 
 
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_transparent_colour_is_compared_at_its_own_depth(
+    node: Node, tmp_path: Path, interlaced: bool
+) -> None:
+    """What differs in a high or a low byte alone is another colour."""
+    rng = np.random.default_rng(6)
+    cases = []
+    for depth in (1, 2, 4, 8, 16):
+        for colour in (0, 2) if depth >= 8 else (0,):
+            most = 2**depth - 1
+            values = rng.integers(0, most + 1, (21, 18, 1 if colour == 0 else 3))
+            key = values[0, 0].copy()
+            values[::3] = key
+            values[1::3] = key ^ 1
+            values[2::3, ::2] = key ^ (1 << depth - 1)
+            file = tmp_path / f"{colour}-{depth}.png"
+            write_png(file, values, depth, interlaced=interlaced, key=key)
+            wanted = read_picture(file, ImageInput(channels=3, height=21, width=18))
+            assert (wanted[:, ::3] == 255).all()
+            assert (wanted[:, 1::3] < 255).any() or depth == 1
+            cases += [(file, ImageInput(channels=c, height=21, width=18), False) for c in (1, 3)]
+    compare(node, cases)
+
+
+def test_no_more_is_inflated_than_the_picture_takes(node: Node, tmp_path: Path) -> None:
+    file = tmp_path / "bomb.png"
+    write_png(file, np.full((8, 8), 7), 8, interlaced=False, behind=bytes(300_000_000))
+    body = """
+    const pixels = await png.decodePng(new Uint8Array(readFileSync(given)));
+    console.log(JSON.stringify([[...pixels.data.slice(0, 4)], process.memoryUsage().rss]));
+    """
+    pixels, memory = node(body, str(file))
+    assert pixels == [7, 7, 7, 255]
+    assert memory < 250e6
+
+
 def test_a_damaged_png_is_refused_in_one_sentence(node: Node, tmp_path: Path) -> None:
     whole = tmp_path / "whole.png"
     Image.fromarray(np.full((40, 40), 7, np.uint8)).save(whole)
     data = whole.read_bytes()
+    huge = data[:16] + struct.pack(">II", 10_000, 10_000) + data[24:]
     damaged = {
         "empty": b"",
         "text": b"not a picture",
@@ -218,14 +265,16 @@ def test_a_damaged_png_is_refused_in_one_sentence(node: Node, tmp_path: Path) ->
         "cut": data[:-30],
         "pixels": data.replace(data[45:60], bytes(15)),
         "depth": data[:24] + b"\x05" + data[25:],
-        "huge": data[:16] + struct.pack(">II", 2**31 - 1, 2**31 - 1) + data[24:],
+        "summed": data[:30] + bytes([data[30] ^ 1]) + data[31:],
+        "huge": huge[:29] + struct.pack(">I", zlib.crc32(huge[12:29])) + huge[33:],
     }
     for name, content in damaged.items():
         (tmp_path / f"{name}.png").write_bytes(content)
     size = {"channels": 1, "height": 8, "width": 8}
     given = [{"file": str(tmp_path / f"{n}.png"), "input": size, "invert": False} for n in damaged]
     for name, answer in zip(damaged, node(READ, given), strict=True):
-        assert "PNG" in answer["error"] or "too large" in answer["error"], (name, answer)
+        said = "100,000,000 pixels, and 89,478,485 are read here" if name == "huge" else "PNG"
+        assert said in answer["error"], (name, answer)
         assert "\n" not in answer["error"], (name, answer)
 
 
@@ -397,6 +446,45 @@ def test_bad_input_is_one_line(
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (status, "", 1)
     assert done.stderr.startswith("Error: ")
     assert said in done.stderr
+
+
+def test_what_sharp_reads_otherwise_is_refused(
+    bundle_folder: Path, run_mjs: Runner, tmp_path: Path
+) -> None:
+    """Nothing of another kind than Python reads alike, and nothing that is no file."""
+    grey = Image.linear_gradient("L").resize((20, 20))
+    grey.convert("F").save(tmp_path / "float.tif")
+    grey.convert("I").save(tmp_path / "deep.tif")
+    grey.convert("CMYK").save(tmp_path / "inks.jpg")
+    grey.convert("CMYK").save(tmp_path / "inks.tif")
+    grey.convert("YCbCr").save(tmp_path / "ycbcr.tif")
+    grey.save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-40])
+    grey.save(tmp_path / "canvas.gif")
+    canvas = bytearray((tmp_path / "canvas.gif").read_bytes())
+    canvas[6:10] = struct.pack("<HH", 30, 30)
+    (tmp_path / "canvas.gif").write_bytes(canvas)
+    canvas[6:10] = struct.pack("<HH", 30_000, 30_000)
+    (tmp_path / "huge.gif").write_bytes(canvas)
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+    (tmp_path / "drawing.png").write_text(svg)
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, said in {
+        "float.tif": "which Node does not read; save it as PNG",
+        "deep.tif": "which Node does not read; save it as PNG",
+        "inks.jpg": "those of inks, which are not read here; save it as RGB",
+        "inks.tif": "of a kind that is not read here; save it as RGB",
+        "ycbcr.tif": "of a kind that is not read here; save it as RGB",
+        "cut.jpg": "the JPEG file is cut short",
+        "canvas.gif": "its first frame does not fill it; save it as PNG",
+        "huge.gif": "it has 900,000,000 pixels, and 89,478,485 are read here at most",
+        "drawing.png": "of no format that Node reads; save it as PNG or JPEG",
+        "pipe.png": "it is a pipe or a device, not a file",
+    }.items():
+        done = run_mjs(bundle_folder, tmp_path / name)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), name
+        assert f"'{tmp_path / name}' is no readable picture: " in done.stderr
+        assert said in done.stderr, (name, done.stderr)
 
 
 def test_a_changed_model_answers_nothing(bundle_folder: Path, run_mjs: Runner) -> None:

@@ -267,8 +267,8 @@ def body(function: str, path: Path, renamed: dict[str, str]) -> list[str]:
 
 
 COPIES = [
-    "too_large", "decode", "held_whole", "open_picture", "orientation", "flatten", "range_of",
-    "scaled", "clear_pixels", "low_bytes", "netpbm",
+    "quieten", "too_large", "decode", "held_whole", "open_picture", "orientation", "flatten",
+    "range_of", "scaled", "clear_pixels", "low_bytes", "netpbm",
 ]  # fmt: skip
 
 
@@ -304,6 +304,44 @@ def test_a_bad_picture_is_one_line(bundle_folder: Path, runner: Run, tmp_path: P
         with pytest.raises(ZooError) as other:
             predict(bundle_folder / "model.onnx", [tmp_path / path])
         assert done.stderr == f"Error: {other.value}\n"
+
+
+def test_pipes_limits_and_other_programs_pictures(
+    bundle_folder: Path, runner: Run, tmp_path: Path
+) -> None:
+    """What is refused without being waited for, held in memory or handed on."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "gs").write_text(f"#!/bin/sh\necho started >> {tmp_path}/log\n")
+    (tools / "gs").chmod(0o755)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "eps.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    (tmp_path / "huge.png").touch()
+    os.truncate(tmp_path / "huge.png", 2**30 + 1)  # takes no room: it has a hole
+    large = bundle_folder / "golden" / "grey.png"
+    with Image.open(large) as picture:
+        pixels = picture.width * picture.height
+    damaged = tmp_path / "damaged.tif"
+    Image.linear_gradient("L").save(damaged, compression="tiff_adobe_deflate")
+    data = bytearray(damaged.read_bytes())
+    data[data.index(b"\x78\x9c")] ^= 255  # where the compressed bytes begin
+    damaged.write_bytes(data)
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    limited = {**env, "ZOO_MAX_PIXELS": str(pixels - 1)}
+    for path, given, said in (
+        (tmp_path / "pipe.png", env, "it is a pipe or a device, not a file."),
+        (tmp_path / "eps.jpg", env, f"{pictures.NO_FORMAT}."),
+        (tmp_path / "huge.png", env, "it is larger than 1,073,741,824 bytes."),
+        (large, limited, f"set ZOO_MAX_PIXELS={pixels}."),
+        (damaged, env, "."),
+    ):
+        done = runner(bundle_folder, path, env=given)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+        assert done.stderr.startswith(f"Error: '{path}' is no readable picture: "), done.stderr
+        assert done.stderr.endswith(f"{said}\n"), done.stderr
+    assert not (tmp_path / "log").exists()
+    wrong = runner(bundle_folder, large, env={**env, "ZOO_MAX_PIXELS": "many"})
+    assert wrong.stderr.startswith("Error: ZOO_MAX_PIXELS is 'many'; it takes a whole number")
 
 
 @pytest.mark.parametrize(

@@ -603,6 +603,22 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"'{tmp_path}' is a folder; name the pictures in it."
 
 
+def test_decoders_write_nothing_to_stderr(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Libtiff does, of what is damaged, and Pillow's log where nobody listens."""
+    path = tmp_path / "picture.tif"
+    bits = Image.fromarray(noise(60, 60)).convert("1")
+    for mode, how in (("L", "tiff_adobe_deflate"), ("L", "tiff_lzw"), ("1", "group4")):
+        bits.convert(mode).save(path, compression=how)
+        whole = path.read_bytes()
+        for place in range(300, len(whole) - 200, 40):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+            with contextlib.suppress(ZooError):
+                read_picture(path, GREY_8)
+    assert capfd.readouterr().err == ""
+
+
 # --- formats that are not read ---------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import { decodePng } from "./png.mjs";
 const FORMATS = ["png", "jpeg", "webp", "gif", "avif", "bmp"];
 const UNKNOWN = "this browser cannot read it";
 
-/** Decode a picture: PNG as Pillow does to the byte, what Python reads alike as the browser does. */
+/** Decode a picture: PNG by itself, and as the browser does what that reads as Python does. */
 export async function decode(bytes) {
   const format = formatOf(bytes);
   if (!FORMATS.includes(format))

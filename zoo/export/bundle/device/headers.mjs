@@ -1,4 +1,4 @@
-// What a picture file says of itself before it is decoded: its format, its size, whether it is whole.
+// What a picture file says of itself before it is decoded: format, size, whether it is whole.
 
 export const MOST_PIXELS = 89_478_485; // as many as Python decodes
 export const MOST_BYTES = 2 ** 30;
@@ -24,7 +24,8 @@ export function checkSize(width, height) {
   const told = (count) => count.toLocaleString("en-US");
   if (width * height > MOST_PIXELS)
     throw new Error(
-      `it has ${told(width * height)} pixels, and ${told(MOST_PIXELS)} are read here at most; make it smaller`,
+      `it has ${told(width * height)} pixels, and ${told(MOST_PIXELS)} are read here at most;` +
+        " make it smaller",
     );
 }
 
@@ -47,7 +48,7 @@ export function checkJpeg(bytes) {
     throw new Error("the JPEG file is cut short");
 }
 
-/** Throw where decoders differ about a GIF: it is too large, or its first frame does not fill it. */
+/** Throw where decoders differ about a GIF: too large, or not filled by its first frame. */
 export function checkGif(bytes) {
   const short = (at) => bytes[at] | (bytes[at + 1] << 8);
   const [width, height] = [short(6), short(8)];
@@ -83,7 +84,7 @@ export function checkTiff(bytes) {
     throw new Error("its colours are of a kind that is not read here; save it as RGB");
 }
 
-/** Take the rotation out of a WebP, of which browsers differ about it: its bytes, and what it is. */
+/** Take the rotation out of a WebP, about which browsers differ: the bytes, and what it is. */
 export function takeRotation(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   for (let at = 12; at + 8 <= bytes.length;) {

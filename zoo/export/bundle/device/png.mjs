@@ -1,6 +1,6 @@
-// A PNG file -> upright 8-bit RGBA pixels, by the picture rule (16-bit grey is scaled, 16-bit colour
-// keeps its high byte, one transparent colour is compared at the file's own depth). No dependency:
-// the same bytes in Node and in a browser.
+// A PNG file -> upright 8-bit RGBA pixels, by the picture rule: 16-bit grey is scaled, 16-bit
+// colour keeps its high byte, one transparent colour is compared at the file's own depth. No
+// dependency: the same bytes in Node and in a browser.
 
 import { checkSize, formatOf, orientationOf } from "./headers.mjs";
 import { grey16to8, upright } from "./picture.mjs";
@@ -41,7 +41,7 @@ function chunks(bytes) {
     if (body.length < length) throw new Error("the PNG file is cut short");
     // The pixels have a sum of their own.
     if (name !== "IDAT" && at + 12 + length <= bytes.length && !sound(view, bytes, at + 4, length))
-      throw new Error(`the PNG file's ${/^[A-Za-z]{4}$/.test(name) ? name : "contents"} is damaged`);
+      throw new Error("the PNG file is damaged");
     if (name === "IHDR") header(file, view, at + 8);
     else if (name === "PLTE") file.palette = body;
     else if (name === "tRNS") file.transparent = body;
@@ -151,7 +151,7 @@ function paeth(left, up, corner) {
   return b <= c ? up : corner;
 }
 
-/** Read the transparent colour: of each sample two bytes, of which the depth says how much counts. */
+/** Read the transparent colour: two bytes a sample, of which as many bits count as it has. */
 function keyOf(transparent, depth, samples) {
   if (samples !== 1 && samples !== 3) return null;
   if (transparent.length < 2 * samples) throw new Error("the PNG file's tRNS is damaged");

@@ -102,7 +102,7 @@ async function read(name, most = MOST_BYTES) {
   }
 }
 
-/** Decode a picture: PNG as Pillow does to the byte, what else Python and sharp read alike by sharp. */
+/** Decode a picture: PNG by itself, and by sharp what that reads as Python does. */
 async function decode(bytes) {
   const format = formatOf(bytes);
   if (format === "png") return decodePng(bytes);

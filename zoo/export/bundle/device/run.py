@@ -12,6 +12,8 @@ from __future__ import annotations  # Python 3.8 or newer is needed
 
 import base64
 import contextlib
+import ctypes
+import functools
 import hashlib
 import json
 import logging
@@ -38,7 +40,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import numpy as np
     import onnxruntime
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
     from PIL.JpegImagePlugin import JpegImageFile
 except ImportError as error:
     sys.exit(f"Error: {error}. Type: pip install -r requirements.txt")
@@ -66,7 +68,6 @@ MOST_PIXELS = 89_478_485
 MOST_BYTES = 2**30
 ORIENTATION = 0x0112
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
-NOWHERE = logging.NullHandler()
 
 
 class Fault(Exception):
@@ -191,8 +192,7 @@ def read_picture(path: Path, input: dict[str, Any], *, invert: bool = False) -> 
     if input["channels"] not in (1, 3):
         raise Fault(f"Pictures have 1 or 3 channels; the input has {input['channels']}.")
     most = most_pixels()
-    # Pillow tells of damage on a log, which without a handler is stderr.
-    logging.getLogger("PIL").addHandler(NOWHERE)
+    quieten()
     try:
         with warnings.catch_warnings():
             # A picture too large to be one is an error; a damaged EXIF block is nobody's concern.
@@ -214,6 +214,16 @@ def read_picture(path: Path, input: dict[str, Any], *, invert: bool = False) -> 
         reason = first_line(told if str(told) else error)
         raise Fault(f"'{path}' is no readable picture: {reason}") from None
     return np.ascontiguousarray(255 - pixels if invert else pixels)
+
+
+@functools.lru_cache(None)
+def quieten() -> None:
+    """Keep stderr clean of what is told in one line: Pillow has a log, and libtiff writes there."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with contextlib.suppress(OSError, AttributeError):  # where libtiff is within Pillow itself
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def read_file(path: Path) -> bytes:
