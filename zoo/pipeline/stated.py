@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import shlex
 from pathlib import Path
@@ -19,6 +18,7 @@ from zoo.pipeline.lineage import KEY, ancestors_of, from_lineage
 from zoo.pipeline.workspace import Workspace
 from zoo.record import Record
 from zoo.runs import Run, find
+from zoo.untrusted import parse_json, read_file
 
 CARDS = (".onnx", ".json", ".md")
 ROUNDING = 2
@@ -79,11 +79,13 @@ def _of_card(path: Path) -> Stated:
             raise RunError(f"'{folder}' is not as it was bundled: {name} {fault}.")
     proof = proof_path(model)
     try:
-        content = json.loads(proof.read_bytes())
+        content = parse_json(read_file(proof))
     except FileNotFoundError:
         raise RunError(
             f"'{proof}' is missing: it says how the model was trained. Type: zoo export RUN"
         ) from None
+    except OSError as error:
+        raise RunError(f"'{proof}' cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise RunError(f"'{proof}' is corrupt: {error}.") from None
     record, parents = from_lineage(content.get(KEY) if isinstance(content, dict) else None, proof)
