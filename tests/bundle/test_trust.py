@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -419,6 +420,21 @@ def test_only_what_npm_brings_may_lie_in_a_verified_bundle(
     (bundle_folder / "golden" / "node_modules" / "x").write_text("")
     faults = bundle_verify(bundle_folder).faults
     assert set(faults) == {"__pycache__", "golden/node_modules"}
+
+
+def test_a_folder_of_any_depth_is_a_stranger(bundle_folder: Path) -> None:
+    here, name = os.open(bundle_folder, os.O_RDONLY), "deep" * 50
+    for _ in range(30):  # a path longer than the system takes
+        os.mkdir(name, dir_fd=here)
+        here, outer = os.open(name, os.O_RDONLY, dir_fd=here), here
+        os.close(outer)
+    os.close(os.open("file", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    try:
+        (fault,) = bundle_verify(bundle_folder).faults.values()
+    finally:  # pytest's own way of removing it would fail
+        subprocess.run(["rm", "-r", bundle_folder / name], check=True)
+    assert fault == "is not of the bundle"
 
 
 def test_a_manifest_of_a_swapped_model_is_found(bundle_folder: Path, forge: Forge) -> None:
