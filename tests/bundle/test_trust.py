@@ -422,6 +422,14 @@ def test_only_what_npm_brings_may_lie_in_a_verified_bundle(
     assert set(faults) == {"__pycache__", "golden/node_modules"}
 
 
+def test_a_strangers_names_are_shown_as_text(bundle_folder: Path, cli: Callable[..., Any]) -> None:
+    (bundle_folder / "\x1b[2Jevil\n").write_text("")
+    found = cli("bundle", "--verify", bundle_folder)
+    assert found.exit_code == 1
+    assert "\\x1b[2Jevil\\n" in found.stdout
+    assert "\x1b" not in found.stdout
+
+
 def test_a_folder_of_any_depth_is_a_stranger(bundle_folder: Path) -> None:
     here, name = os.open(bundle_folder, os.O_RDONLY), "deep" * 50
     for _ in range(30):  # a path longer than the system takes

@@ -68,8 +68,9 @@ def bundle(
 ) -> int:
     """Put a proved file, its runners and a web page into one folder.
 
-    The folder needs zoo no more: run.py (Python), run.mjs (Node) and index.html (a browser) run
-    the model, and each can test itself on golden vectors.
+    The file is proved once more by its run; where that is not at hand, the bundle says that it was
+    not proved here. The folder needs zoo no more: run.py (Python), run.mjs (Node) and index.html
+    (a browser) run the model, and each can test itself on golden vectors.
     """
     _check_usage(ctx)
     if verify is not None:
@@ -153,7 +154,8 @@ def _verify(folder: Path, public_key: Path | None, as_json: bool) -> int:
         if (folder / "model.sig").exists() and not found.signed:
             click.echo("Its signature was not checked: --public-key KEY checks it.", err=True)
     else:
-        table(("file", "fault"), sorted(found.faults.items()))
+        rows = [(shown(name), shown(fault)) for name, fault in sorted(found.faults.items())]
+        table(("file", "fault"), rows)
         click.echo(f"{folder}  NOT AS RECORDED")
     if found.ignored:
         names = ", ".join(found.ignored)
