@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import http.server
 import json
 import os
 import shutil
@@ -15,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
@@ -24,6 +20,9 @@ from PIL import Image
 from zoo import pipeline
 from zoo.api import Component, ImageInput, TrainConfig
 from zoo.export.bundle import contents, manifest, serving
+from zoo.export.card import Card
+from zoo.export.modelfile import open_model
+from zoo.export.seal import seal
 from zoo.pictures import read_picture
 from zoo.pipeline import Workspace
 from zoo.pipeline.bundling import bundle
@@ -82,8 +81,8 @@ def served() -> Iterator[Callable[[Path], str]]:
     servers = []
 
     def start(folder: Path) -> str:
-        handle = functools.partial(serving.Handler, directory=str(folder.resolve()))
-        server = http.server.ThreadingHTTPServer((serving.HOST, 0), handle)
+        names = frozenset({*manifest.read(folder)["files"], manifest.NAME})
+        server = serving.Server(folder.resolve(), names, 0)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         servers.append(server)
         return f"http://{serving.HOST}:{server.server_address[1]}/"
@@ -260,8 +259,9 @@ def test_one_flipped_byte_is_found(
 def test_what_is_missing_is_said_on_the_page(
     page: Path, drive: Drive, served: Callable[[Path], str], absent: str, said: str
 ) -> None:
+    url = served(page)
     (shutil.rmtree if (page / absent).is_dir() else os.unlink)(page / absent)
-    seen = drive({"act": "open", "url": served(page)})["told"][0]
+    seen = drive({"act": "open", "url": url})["told"][0]
     assert seen["trouble"].startswith(said)
     assert seen["label"] == "?"
 
@@ -289,6 +289,7 @@ def test_the_page_states_the_facts_and_fits_every_screen(
     accuracy = content["metrics"]["accuracy"]
     facts = ("digits", f"{accuracy * 100:.2f} %", f"{content['model']['bytes']:,} bytes", "fp32")
     assert all(fact in told[0]["facts"] for fact in (*facts, content["model"]["sha256"][:12]))
+    assert manifest.HERE in told[0]["facts"]
     assert told[0]["hint"].startswith("Draw a digit")
 
 
@@ -297,46 +298,40 @@ def test_the_page_states_the_facts_and_fits_every_screen(
 
 def colours(folder: Path, channels: int = 3) -> Path:
     """Write a bundle whose model says which of red, green and blue there is most of; 6 x 9."""
-    size = {"channels": channels, "height": 6, "width": 9}
+    card = Card(
+        run="none",
+        labels=["mostly red", "mostly green", "mostly blue"][:channels],
+        input=ImageInput(channels=channels, height=6, width=9),
+        components={"dataset": {"name": "made up"}},
+        metrics={"accuracy": 0.5},
+        weights_sha256="",
+        versions={},
+        license="MIT",
+    )
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float"], ["logits"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMean", ["float", "axes"], ["logits"], keepdims=0),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", *size.values()])
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, card.shape)
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels])
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels])
         for name in ("logits", "probabilities")
     ]
-    graph = helper.make_graph(nodes, "colours", [image], outputs)
-    opset = [helper.make_opsetid("", 17)]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+    graph = helper.make_graph(nodes, "colours", [image], outputs, [axes])
+    opset = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    helper.set_model_props(model, card.to_metadata())
     folder.mkdir()
     for name, data in contents.device_files().items():
         (folder / name).write_bytes(data)
-    onnx.save(model, folder / "model.onnx")
-    data = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(seal(model.SerializeToString()))
     shutil.copytree(MODULES / "onnxruntime-web" / "dist", folder / "ort")
-    tensors: dict[str, Any] = {"shape": [0, *size.values()], "inputs": "", "probabilities": []}
+    shape = [0, channels, 6, 9]
+    tensors: dict[str, Any] = {"shape": shape, "inputs": "", "probabilities": []}
     (folder / "golden.json").write_text(json.dumps({"tensors": tensors, "pictures": []}))
-    content = {
-        "name": "colours",
-        "model": {
-            "file": "model.onnx",
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "bytes": len(data),
-            "precision": "fp32",
-        },
-        "input": {**size, "name": "image", "layout": "NCHW", "batch": None, "picture": "as it is"},
-        "outputs": {"probabilities": "probabilities"},
-        "labels": ["mostly red", "mostly green", "mostly blue"][:channels],
-        "dataset": "made up",
-        "metrics": {},
-        "license": "MIT",
-        "tolerance": {"probabilities": 1e-4},
-        "golden": "golden.json",
-    }
-    manifest.write(folder, content)
+    manifest.write(folder, contents.describe(open_model(folder / "model.onnx"), "1.15", None))
     return folder
 
 

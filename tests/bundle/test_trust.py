@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import importlib.util
 import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from zoo import pipeline
 from zoo.errors import ModelFileError, ZooError
 from zoo.export import golden as vectors
 from zoo.export.bundle import manifest
@@ -143,8 +146,8 @@ def test_a_forged_file_alone_is_never_called_proved(
     assert json.loads((folder / "model.json").read_text())["proved"] == manifest.CLAIMED
 
 
-def test_a_trigger_is_found_though_every_golden_vector_agrees(trained: Any) -> None:
-    """What the proof of a stranger cannot tell: it is exported again."""
+def test_a_trigger_agrees_with_every_golden_vector(trained: Any) -> None:
+    """Only the row that exports it again tells, as the test of forged files has it."""
     golden = json.loads(trained.model.with_name("proof.json").read_text())["golden"]
     before = vectors.from_json(golden, "proof.json")
     forged(trained.model, trigger_pixel)
@@ -153,6 +156,10 @@ def test_a_trigger_is_found_though_every_golden_vector_agrees(trained: Any) -> N
     shown = before.inputs[:1].copy()
     shown[..., 0, 0] = 77
     assert session.run(shown)[0].argmax() == before.logits[0].argmin()
+    proof = pipeline.validate(trained.model, workspace=trained.workspace)
+    found = {row.name for row in proof.failures}
+    assert "exported again" in found
+    assert not found & {"golden vectors", "same label", "logits", "extreme inputs"}
 
 
 def test_a_file_of_other_versions_is_not_proved_by_what_is_left(
@@ -167,6 +174,21 @@ def test_a_file_of_other_versions_is_not_proved_by_what_is_left(
     made = bundle(trained.model, tmp_path / "b", web=False, workspace=trained.workspace)
     assert made.proved_by is None
     assert made.not_proved.startswith("exported again: made by torch 2.0.0")
+
+
+def test_what_a_run_names_is_not_imported(
+    trained: Any, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    run = trained.finetuned
+    evil = dataclasses.replace(run.record.backbone, name="evil", plugin="evil:evil")
+    run.record.backbone = evil
+    run.save()
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for verb in ("evaluate", "export"):
+        found = cli(verb, run.folder)
+        assert found.exit_code != 0
+        assert "Unknown backbone 'evil'" in found.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_a_bundle_says_of_a_proved_run_was_measured_here(
@@ -398,6 +420,29 @@ def test_only_what_npm_brings_may_lie_in_a_verified_bundle(
     (bundle_folder / "golden" / "node_modules" / "x").write_text("")
     faults = bundle_verify(bundle_folder).faults
     assert set(faults) == {"__pycache__", "golden/node_modules"}
+
+
+def test_a_strangers_names_are_shown_as_text(bundle_folder: Path, cli: Callable[..., Any]) -> None:
+    (bundle_folder / "\x1b[2Jevil\n").write_text("")
+    found = cli("bundle", "--verify", bundle_folder)
+    assert found.exit_code == 1
+    assert "\\x1b[2Jevil\\n" in found.stdout
+    assert "\x1b" not in found.stdout
+
+
+def test_a_folder_of_any_depth_is_a_stranger(bundle_folder: Path) -> None:
+    here, name = os.open(bundle_folder, os.O_RDONLY), "deep" * 50
+    for _ in range(30):  # a path longer than the system takes
+        os.mkdir(name, dir_fd=here)
+        here, outer = os.open(name, os.O_RDONLY, dir_fd=here), here
+        os.close(outer)
+    os.close(os.open("file", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    try:
+        (fault,) = bundle_verify(bundle_folder).faults.values()
+    finally:  # pytest's own way of removing it would fail
+        subprocess.run(["rm", "-r", bundle_folder / name], check=True)
+    assert fault == "is not of the bundle"
 
 
 def test_a_manifest_of_a_swapped_model_is_found(bundle_folder: Path, forge: Forge) -> None:

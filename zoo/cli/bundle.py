@@ -68,8 +68,9 @@ def bundle(
 ) -> int:
     """Put a proved file, its runners and a web page into one folder.
 
-    The folder needs zoo no more: run.py (Python), run.mjs (Node) and index.html (a browser) run
-    the model, and each can test itself on golden vectors.
+    The file is proved once more by its run; where that is not at hand, the bundle says that it was
+    not proved here. The folder needs zoo no more: run.py (Python), run.mjs (Node) and index.html
+    (a browser) run the model, and each can test itself on golden vectors.
     """
     _check_usage(ctx)
     if verify is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from zoo import runs
@@ -182,9 +183,10 @@ def _taken(source: Run | str | Path, workspace: Workspace) -> _Taken:
         if _proof_of(model)[0] is not None:
             proof, reason = _again(model, Provenance(run), workspace)
             if proof is None:
+                folder, file = quote(str(run.folder)), quote(str(run.model))
                 raise ZooError(
-                    f"'{run.model}' cannot be proved here: {reason}. Type: zoo export {run.name},"
-                    f" or, to hand it over as its proof.json claims, zoo bundle {run.model} -o DIR"
+                    f"'{run.model}' cannot be proved here: {reason}. Type: zoo export {folder},"
+                    f" or, to hand it over as its proof.json claims, zoo bundle {file} -o DIR"
                 )
             return _Taken(model, proof, run.folder)
     return _exported(run, workspace)
@@ -231,18 +233,20 @@ def _again(
     except OutOfMemory as error:
         return None, str(error).rstrip(".")
     if found.verdict == "failed":
-        said = "; ".join(f"{row.name}: {row.figure}" for row in found.failures)
+        first, *more = found.failures
+        others = f"; and {len(more)} more" if more else ""
         raise ZooError(
             f"'{model.path}' is not what run '{origin.folder}' gives, whatever its proof says"
-            f" ({said}). Nothing was written. Type: zoo validate {model.path}"
+            f" ({first.name}: {first.figure}{others}). Nothing was written."
+            f" Type: zoo validate {quote(str(model.path))}"
         )
     if not found.passed:
         return None, "; ".join(f"{row.name}: {row.figure}" for row in found.skipped)
     content = dataclasses.replace(found, read_from={}).to_json()
     # Another process may have read the test split since: the record is read again.
     run = runs.load(origin.run.folder)
-    more = {"test_readings": run.test_readings(), KEY: lineage(run, workspace)}
-    return {**content, "candidates": [], **more}, ""
+    readings, origins = run.test_readings(), lineage(run, workspace)
+    return {**content, "candidates": [], "test_readings": readings, KEY: origins}, ""
 
 
 def _check_origin(model: ModelFile, run: Run) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,15 +165,9 @@ def installed(folder: Path) -> list[str]:
 
 
 def strangers(folder: Path, content: dict[str, Any]) -> list[str]:
-    """Name the files of a folder that its manifest does not; a by-product once for all in it."""
+    """Name the files of a folder that its manifest does not, and the by-products."""
     known = {*content["files"], NAME, SIGNATURE}
-    return list(dict.fromkeys(_shortened(n) for n, _ in _files(folder) if n not in known))
-
-
-def _shortened(name: str) -> str:
-    parts = name.split("/")
-    place = next((i for i, part in enumerate(parts) if part in BY_PRODUCTS), len(parts))
-    return "/".join(parts[: place + 1])
+    return [name for name, _ in _files(folder) if name not in known]
 
 
 def inventory(folder: Path) -> dict[str, dict[str, Any]]:
@@ -185,11 +179,22 @@ def inventory(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path in sorted(folder.rglob("*")):
-        # A link counts, wherever it leads: none is of a bundle.
-        if path.is_symlink() or not path.is_dir():
-            yield path.relative_to(folder).as_posix(), path
+def _files(folder: Path) -> list[tuple[str, Path]]:
+    """List what is in a folder, sorted; a by-product is not looked into, nor what cannot be."""
+    found, left = [], [folder]
+    while left:
+        place = left.pop()
+        try:
+            with os.scandir(place) as entries:
+                inner = list(entries)
+        except OSError:
+            found.append(place)
+            continue
+        for entry in inner:
+            # A link counts, wherever it leads: none is of a bundle.
+            within = entry.is_dir(follow_symlinks=False) and entry.name not in BY_PRODUCTS
+            (left if within else found).append(Path(entry.path))
+    return [(path.relative_to(folder).as_posix(), path) for path in sorted(found)]
 
 
 def _sha256(path: Path) -> str:
