@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RunError
+from zoo.machine import MOST_THREADS
 
 SCHEMA = 1
 STATUSES = ("running", "finished", "failed", "interrupted")
@@ -161,7 +162,7 @@ def _unsound(record: Record) -> list[str]:
             wrong.append(name)
     if datetime.datetime.fromisoformat(record.created).tzinfo is None:
         wrong.append("created")
-    if record.threads < 1:
+    if not 1 <= record.threads <= MOST_THREADS:
         wrong.append("threads")
     if data := record.data:
         counts = [split.examples for split in data.splits.values()]

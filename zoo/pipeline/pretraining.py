@@ -27,6 +27,7 @@ from zoo.pipeline.making import (
     summary,
     telling,
     title,
+    unmade,
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.teaching import Library, lending
@@ -125,13 +126,14 @@ def make_pretraining(
         )
         record.teachers = library.fingerprints
         with begun(workspace, resumed, record, place) as run:
-            with place.in_turn():
+            with unmade(resumed), place.in_turn():
                 splits = _splits(parts["dataset"], data)
             inputs = [split.inputs for split in splits]
             # Held out of the training split alone, as in finetuning: what that is validated on
             # is never pretrained on.
             count = len(inputs[0])
-            train, held = holdout(count, training.validation, training.seed)
+            with unmade(resumed):
+                train, held = holdout(count, training.validation, training.seed)
             train = torch.cat([train, torch.arange(count, sum(map(len, inputs)))])
             taught = list(library.runs.values())
             origin = known_origin(
@@ -139,7 +141,8 @@ def make_pretraining(
             )
             keep(run, origin, parts["dataset"], splits, train, held, workspace)
             module.to(device)
-            batches, validation = make_batches((inputs,), train, held, training, place)
+            with unmade(resumed):
+                batches, validation = make_batches((inputs,), train, held, training, place)
             probe = _probe(pretrain, training, module, splits[0], held, data, place)
             seed_everything(training.seed + place.rank)
             goal = Goal(parts["objective"].entry.spec.watch)
