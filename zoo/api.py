@@ -413,8 +413,8 @@ class PretrainConfig:
 
     probe: Literal["none", "knn", "linear"] = knob(
         "knn",
-        "small classifier that tells each epoch, on the features and labels of held-out examples,"
-        " whether the features improve; nothing is trained on it",
+        "small classifier of features that tells each epoch whether they improve: fitted on"
+        " labelled training examples, asked of held-out ones; nothing else sees a label",
     )
 
 

@@ -277,7 +277,10 @@ def _report(ctx: click.Context, run: Any, as_json: bool) -> None:
         figures.append(f"validation accuracy {percent(validation['accuracy'])}")
     elif validation:
         figures.append(f"validation loss {validation['total']:.4f}")
-        figures += [f"{name} probe {percent(validation[name])}" for name in _probes(validation)]
+        count = record.metrics.get("probe_examples")
+        of = f" of {count:,} examples" if count else ""  # older runs tell no count
+        names = _probes(validation)
+        figures += [f"{name} probe {percent(validation[name])}{of}" for name in names]
     figures.append(f"{record.seconds:.1f} s")
     say(f"{run.folder}  {', '.join(figures)}", f"Next: {_next(ctx, run)}")
 
