@@ -27,6 +27,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import Shown, percent, print_json, say
 from zoo.config import knobs, make, parse_pairs
+from zoo.untrusted import shown
 
 
 class Backbones(click.Group):
@@ -56,7 +57,7 @@ class Backbones(click.Group):
 
         entries = registry_of(ctx).entries("backbone")
         names = [
-            CompletionItem(e.name, help=e.spec.summary)
+            CompletionItem(e.name, help=shown(e.spec.summary))
             for e in entries
             if e.name.startswith(incomplete)
         ]
