@@ -17,6 +17,7 @@ import pluggy
 
 from zoo.errors import DataError, DataUnavailable, Unfit, UnknownField, ZooError
 from zoo.errors import did_you_mean as _did_you_mean
+from zoo.machine import MOST_THREADS as _MOST_THREADS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -375,10 +376,12 @@ class TrainConfig:
     validation: float = knob(
         0.1, "share (below 1) or count of training examples held out by the seed; 0: none", low=0.0
     )
-    threads: int | None = knob(None, "CPU threads; none: as many as torch finds cores", low=1)
+    threads: int | None = knob(
+        None, "CPU threads; none: as many as torch finds cores", low=1, high=_MOST_THREADS
+    )
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps, …")
     devices: int = knob(
-        1, "processes, each with a device of that kind and a part of each batch", low=1
+        1, "processes, each with a device of that kind and a part of each batch", low=1, high=1024
     )
     strategy: Literal["ddp", "fsdp"] = knob(
         "ddp", "how several processes hold a model: each has it whole, or a shard of it"
@@ -410,8 +413,8 @@ class PretrainConfig:
 
     probe: Literal["none", "knn", "linear"] = knob(
         "knn",
-        "small classifier that tells each epoch, on the features and labels of held-out examples,"
-        " whether the features improve; nothing is trained on it",
+        "small classifier of features that tells each epoch whether they improve: fitted on"
+        " labelled training examples, asked of held-out ones; nothing else sees a label",
     )
 
 

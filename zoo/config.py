@@ -20,6 +20,8 @@ T = TypeVar("T")
 REQUIRED: Any = object()
 """The default of an option that has none."""
 
+LARGEST = 2**63 - 1
+"""No whole number of an option is larger: the libraries that are given it count in 64 bits."""
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 UNITS = {"": 1, "b": 1}
 UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
@@ -150,7 +152,10 @@ class Knob:
         # Of numbers none is nearer than another by its digits.
         named = self.kind == "choice" and not str(value).strip().isdecimal()
         hint = did_you_mean(str(value), self.choices) if named else ""
-        return BadOption(f"{self.name}: {shown!r} is not allowed.{hint} Allowed: {self.allowed}.")
+        whole = self.kind in (int, "ints", "bytes") and self.high is None
+        vast = whole and any(len(digits) > 18 for digits in re.findall(r"\d+", str(value)))
+        allowed = self.allowed + (f", up to {LARGEST}" if vast else "")
+        return BadOption(f"{self.name}: {shown!r} is not allowed.{hint} Allowed: {allowed}.")
 
     def _shown(self, value: Any) -> Any:
         try:
@@ -189,6 +194,8 @@ def _of(kind: type, value: Any) -> Any:
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
+    if abs(value) > LARGEST:
+        raise ValueError
     return value
 
 

@@ -46,7 +46,10 @@ def draw_labels(labels: Tensor, wanted: int, classes: int, seed: int) -> Tensor:
     """
     check_counts(0, wanted, classes)
     if wanted > len(labels):
-        raise Unfit(f"labels: {wanted:,} are asked for, and {len(labels):,} are there to train on.")
+        raise Unfit(
+            f"labels: {wanted:,} are asked for, and {len(labels):,} are there to train on."
+            f" Type: --labels {len(labels)} or fewer"
+        )
     generator = torch.Generator().manual_seed(seed)
     have = torch.bincount(labels, minlength=classes).tolist()
     take = [0] * classes

@@ -38,7 +38,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    prefix, suffix = f".{path.name}.", ".partial"
+    # Not by the file's own name: that may be as long as a name can be.
+    prefix, suffix = ".zoo-", ".partial"
 
     def make() -> Path:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
@@ -78,6 +79,7 @@ def workshop(target: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """Refuse a place for an output file that cannot be written, before the work is done."""
+    check_name(path)
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder; name a file.")
     if path.exists() and not path.is_file():
@@ -87,6 +89,7 @@ def check_writable(path: Path) -> None:
 
 def check_parent(path: Path) -> None:
     """Refuse a place whose folder is not there, is none, or cannot be written to."""
+    check_name(path)
     if path.parent.exists() and not path.parent.is_dir():
         raise UsageError(f"'{path.parent}' is a file, not a folder.")
     if not path.parent.is_dir():
@@ -95,6 +98,18 @@ def check_parent(path: Path) -> None:
         )
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"The folder '{path.parent}' cannot be written to.")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that is longer than its folder takes: 255 bytes on most systems."""
+    most, size = 255, len(os.fsencode(path.name))
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not there; or Windows
+        most = os.pathconf(path.parent, "PC_NAME_MAX")
+    if size > most:
+        raise UsageError(
+            f"The name '{path.name[:40]}…' has {size} bytes, and a name may have {most} here."
+            " Type a shorter one."
+        )
 
 
 def _umask() -> int:

@@ -8,6 +8,9 @@ import platform
 import subprocess
 from pathlib import Path
 
+MOST_THREADS = 4096
+"""No option asks for more threads: tens of thousands end a process without a word."""
+
 
 def processor() -> str:
     """Name the CPU, as its maker does where the system knows."""
@@ -32,6 +35,14 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def sensible_threads(count: int) -> int:
+    """Return so many threads, or as many as this machine should have: a few for each core.
+
+    A run may have been recorded on a larger one.
+    """
+    return min(count, max(64, 4 * cores()))
 
 
 def commit() -> str:

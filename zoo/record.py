@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RunError
+from zoo.machine import MOST_THREADS
 from zoo.untrusted import plain
 
 SCHEMA = 1
@@ -227,7 +228,7 @@ def _unsound(record: Record) -> Iterator[str]:
             yield name
     if datetime.datetime.fromisoformat(record.created).tzinfo is None:
         yield "created"
-    if record.threads < 1:
+    if not 1 <= record.threads <= MOST_THREADS:
         yield "threads"
     least = {"schema": 1, "seed": 0, "seconds": 0}
     for name, low in least.items():

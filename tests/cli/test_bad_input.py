@@ -19,6 +19,7 @@ from PIL import Image
 from zoo.runs import load
 
 Cli = Callable[..., Any]
+VAST = str(10**40)
 QUICK = ("--epochs", "1", "--quiet")
 
 
@@ -67,6 +68,16 @@ def no_run(folder: Path) -> bool:
         (("pretrain", "mlp", "--validation", "5000"), ("leaves no example", "1,437")),
         (("pretrain", "mlp", "--device", "cuda:99"), ("The device 'cuda:99' cannot be used",)),
         (("pretrain", "mlp", "--device", "gpu"), ("The device 'gpu'", "--device cpu")),
+        (("pretrain", "mlp", "--threads", "100000"), ("'--threads'", "from 1 up to 4096, or none")),
+        (("run", "quickstart", "--threads", VAST), ("'--threads'", "up to 4096")),
+        (("bench", "labels", "--threads", "100000"), ("'--threads'", "1<=x<=4096")),
+        (("benchmark", "x.onnx", "--threads", "100000"), ("'--threads'", "1<=x<=4096")),
+        (("benchmark", "x.onnx", "--batch", f"1,{VAST}"), ("'--batch'", "ints from 1 to 65536")),
+        (("pretrain", "mlp", "--devices", VAST), ("'--devices'", "from 1 up to 1024")),
+        (("pretrain", "mlp", "--devices", "1000"), ("devices: 1000", "too many here")),
+        (("pretrain", "mlp", "--widths", VAST), ("'--widths'", "up to 9223372036854775807")),
+        (("pretrain", "mlp", "--seed", VAST), ("'--seed'", "up to 9223372036854775807")),
+        (("run", "quickstart", "--seeds", f"{VAST},1"), ("--seeds", "a count, or seeds")),
         (("finetune",), ("Name a pretraining", "--backbone NAME")),
         (("finetune", "latest", "--backbone", "mlp"), ("leave RUN or --backbone out",)),
         (("finetune", "latest", "-b", "widths=3"), ("-b goes with --backbone",)),
@@ -81,8 +92,7 @@ def test_wrong_names_and_options(
     cli: Cli, tmp_path: Path, args: tuple[str, ...], words: Any
 ) -> None:
     refused(cli(*args), 2, *words)
-    # What is typed wrong is told before a run exists, but for what only the data can tell.
-    assert no_run(tmp_path) or "--validation" in args
+    assert no_run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,8 @@ def test_wrong_names_and_options(
         (("pretrain", "conv", "--channels", "", *QUICK), ("channels is empty",)),
         (("finetune", "--backbone", "mlp", "--labels", "9", *QUICK),
          ("9 cannot cover 10 classes", "--labels 10")),
-        (("finetune", "--backbone", "mlp", "--labels", "9000", *QUICK), ("9,000 are asked for",)),
+        (("finetune", "--backbone", "mlp", "--labels", "9000", *QUICK),
+         ("9,000 are asked for", "--labels 1293")),
         (("finetune", "latest", *QUICK), ("There is no finished pretraining under 'runs'",)),
         (("evaluate", "latest"), ("There is no finished finetuning under 'runs'", "zoo runs")),
         (("evaluate", "nowhere"), ("There is no run 'nowhere' under 'runs'",)),
@@ -101,9 +112,34 @@ def test_wrong_names_and_options(
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_or_is_not_there(
-    cli: Cli, args: tuple[str, ...], words: Any
+    cli: Cli, tmp_path: Path, args: tuple[str, ...], words: Any
 ) -> None:
-    refused(cli(*args), 1, *words)
+    result = cli(*args)
+    refused(result, 1, *words)
+    assert no_run(tmp_path)
+    assert "zoo resume" not in result.stderr
+
+
+@pytest.mark.parametrize("length", [251, 300])
+def test_a_name_that_is_too_long_is_told_first(cli: Cli, trained_once: Any, length: int) -> None:
+    """That of the proof beside a file, too, which is longer than the file's."""
+    runs, folder = ("--runs", trained_once.runs), trained_once.finetuned.folder
+    words = [("export", folder, "-o", "a" * (length - 5) + ".onnx")]
+    if length > 255:
+        words += [("report", folder, "-o", "a" * (length - 5) + ".html")]
+        words += [("bundle", folder, "-o", "a" * length, "--no-web")]
+    for command in words:
+        result = cli(*command, *runs)
+        refused(result, 2, "a name may have 255 here", "Type a shorter one")
+        assert "exporting" not in result.stderr
+        assert "drawing" not in result.stderr
+
+
+def test_an_option_of_the_data_set_that_a_run_brings(cli: Cli, trained_once: Any) -> None:
+    command = ("finetune", trained_once.pretrained.folder, "--runs", trained_once.runs)
+    result = cli(*command, "-d", "size=64")
+    words = f"{trained_once.pretrained.folder} --dataset digits -d size=64"
+    refused(result, 2, "-d goes with --dataset NAME", "taken as it was", words)
 
 
 PLUGIN = """

@@ -100,6 +100,7 @@ def test_comparison_and_reproduction_of_the_docs(cli: Cli, tmp_path: Path) -> No
     names = sorted(p.name for p in (tmp_path / "runs").iterdir() if "-finetune-" in p.name)
     assert compared == ["compare", "RUN", "RUN"]
     result = cli("compare", *names)
+    assert "what a backbone loads by itself is not known to zoo" in result.stdout
     assert result.exit_code == 0, result.stderr
     assert re.search(r"100 +denoise +\d+\.\d\d % +scratch +[+-]\d+\.\d\d +one pair", result.stdout)
     assert re.search(r"objective +(denoise \| none|none \| denoise)", result.stdout)

@@ -85,6 +85,41 @@ def test_a_reader_that_has_seen_enough_is_told_nothing(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
+def test_torch_that_does_not_load_is_one_line(tmp_path: Path) -> None:
+    command = 'ulimit -v 900000; exec "$@" -m zoo finetune --backbone mlp'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: A library cannot be loaded: ")
+    assert line.endswith("Not enough memory: close other programs, or raise the limit.")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("libx.so: cannot open shared object file"), "cannot open shared object file."),
+        (ModuleNotFoundError("No module named 'onnx'"), "No module named 'onnx'. Type: pip check"),
+        (MemoryError(), "Out of memory. Not enough memory"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_library_that_does_not_load_is_one_line(
+    error: Exception, said: str, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("zoo.pipeline.runs", fail)
+    result = cli("runs")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_the_work_is_done_without_streams(tmp_path: Path, trained: Any) -> None:
     run = trained.finetuned.folder

@@ -147,7 +147,12 @@ def test_a_transfer_pretrains_on_the_other_set_and_builds_scratch_for_its_input(
     @hookimpl
     def zoo_datasets() -> list[DatasetSpec]:
         size = ImageInput(channels=1, height=12, width=12)
-        described = Dataset(input=size, classes=digits, train=lambda: pictures)
+        described = Dataset(
+            input=size,
+            classes=digits,
+            train=lambda: pictures,
+            unlabelled=lambda: Examples(inputs=255 - noise[:30]),
+        )
         return [DatasetSpec(name="larger", summary="", build=lambda config, root: described)]
 
     module.zoo_datasets = zoo_datasets  # type: ignore[attr-defined]
@@ -161,7 +166,12 @@ def test_a_transfer_pretrains_on_the_other_set_and_builds_scratch_for_its_input(
         if record.parent is not None:
             parent = runs.load(tmp_path / record.parent.run).record
             assert (parent.dataset.name, parent.input) == ("larger", [1, 12, 12])
-    assert "Pretraining, on all examples of larger without labels" in result.summary
+    counted = {cell["method"]: cell["pretraining_examples"] for cell in result.cells}
+    assert counted == {"scratch": None, "reconstruct": 70}  # its unlabelled split's as well
+    said = "Pretraining, on all 70 examples of larger without labels"
+    assert said in result.summary
+    assert said in (result.folder / "table.md").read_text()
+    assert "on all 70" in (result.folder / "figure.svg").read_text()
     assert "mlp on digits, pretrained on larger" in (result.folder / "figure.svg").read_text()
 
 

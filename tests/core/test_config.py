@@ -54,7 +54,7 @@ class Needy:
     plain: str = "no knob"
 
 
-INTS = st.integers()
+INTS = st.integers(-(2**63) + 1, 2**63 - 1)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 MODES = st.sampled_from(["slow", "fast"])
 # Half of them made of what a parser may trip over: blanks, separators, dashes.
@@ -216,6 +216,16 @@ def test_a_value_of_the_wrong_type_is_refused(
     # Quotes or none: what counts is that the value is shown as it was given.
     message = str(error.value).replace("'", "")
     assert message == f"{name}: {shown} is not allowed. Allowed: {allowed}."
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("count", str(2**63)), ("widths", f"4,{-(10**40)}"), ("maybe_count", "9" * 30)],
+)
+def test_a_whole_number_has_64_bits(name: str, text: str) -> None:
+    with pytest.raises(BadOption, match=f"is not allowed.*, up to {2**63 - 1}"):
+        KNOBS[name].parse(text)
+    assert KNOBS["count"].parse(str(2**63 - 1)) == 2**63 - 1
 
 
 @pytest.mark.parametrize("value", [b"ab", {1: 2}, {3, 4}], ids=repr)

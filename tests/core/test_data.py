@@ -162,7 +162,11 @@ def test_a_class_that_runs_out_gives_its_rest_away(
     [
         (9, "labels: 9 cannot cover 10 classes. Type: --labels 10 or more"),
         (1, "labels: 1 cannot cover 10 classes. Type: --labels 10 or more"),
-        (1201, "labels: 1,201 are asked for, and 1,200 are there to train on."),
+        (
+            1201,
+            "labels: 1,201 are asked for, and 1,200 are there to train on."
+            " Type: --labels 1200 or fewer",
+        ),
     ],
 )
 def test_too_few_and_too_many_labels_are_refused(wanted: int, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import ModuleType
 
@@ -37,61 +38,68 @@ def cloud(seed: int, count: int = 90, wide: int = 5) -> tuple[Tensor, Tensor]:
     return centres[labels] + torch.randn(count, wide, generator=generator), labels
 
 
-def slow_knn(features: Tensor, labels: Tensor) -> float:
-    rows = (features - features.mean(0)).tolist()
+def parted(seed: int, asked: int = 30) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return what is known and what is asked, of one cloud."""
+    features, labels = cloud(seed)
+    return (features[asked:], labels[asked:]), (features[:asked], labels[:asked])
+
+
+def slow_knn(known: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor]) -> float:
+    mean = known[0].mean(0)
     hits = 0
-    for i, row in enumerate(rows):
+    for row, truth in zip((asked[0] - mean).tolist(), asked[1].tolist(), strict=True):
         found = []
-        for j, other in enumerate(rows):
-            if i != j:
-                dot = sum(a * b for a, b in zip(row, other, strict=True))
-                found.append((dot / math.hypot(*row) / math.hypot(*other), int(labels[j])))
+        for other, label in zip((known[0] - mean).tolist(), known[1].tolist(), strict=True):
+            dot = sum(a * b for a, b in zip(row, other, strict=True))
+            found.append((dot / math.hypot(*row) / math.hypot(*other), label))
         votes: dict[int, float] = {}
         for cosine, label in sorted(found, reverse=True)[:NEIGHBOURS]:
             votes[label] = votes.get(label, 0.0) + math.exp(cosine / TEMPERATURE)
-        hits += max(votes, key=lambda label: votes[label]) == int(labels[i])
-    return hits / len(rows)
+        hits += max(votes, key=lambda label: votes[label]) == truth
+    return hits / len(asked[1])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_knn_is_what_neighbours_vote(seed: int) -> None:
-    features, labels = cloud(seed)
-    figure = knn_accuracy(features, labels, 3)
-    assert figure == pytest.approx(slow_knn(features, labels), abs=1e-9)
+    known, asked = parted(seed)
+    figure = knn_accuracy(known, asked, 3)
+    assert figure == pytest.approx(slow_knn(known, asked), abs=1e-9)
     assert 0.4 < figure < 1  # neither chance nor trivial: the case can tell
 
 
-def test_knn_of_more_rows_than_a_block_leaves_each_row_itself_out() -> None:
-    # Features of pure noise: whoever counted itself would be right every time.
+def test_knn_of_more_rows_than_a_block() -> None:
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(4, (2500,), generator=generator)
-    figure = knn_accuracy(torch.randn(2500, 40, generator=generator), labels, 4)
-    assert figure == pytest.approx(0.25, abs=0.05)
+    rows, labels = torch.randn(2500, 40, generator=generator), torch.arange(2500) % 4
+    order = torch.randperm(2500, generator=generator)
+    assert knn_accuracy((rows[order], labels[order]), (rows, labels), 4) == 1.0  # each finds itself
+    noise = torch.randn(2500, 40, generator=generator)
+    assert knn_accuracy((rows, labels), (noise, labels), 4) == pytest.approx(0.25, abs=0.05)
 
 
 def test_knn_of_a_handful() -> None:
-    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.0], [-0.9, -0.1]])
-    assert knn_accuracy(features, torch.tensor([0, 0, 1, 1]), 2) == 1.0
-    assert knn_accuracy(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]), 2) <= 1.0  # no NaN, no crash
+    known = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 1])
+    asked = torch.tensor([[0.9, 0.1], [-0.9, -0.1]]), torch.tensor([0, 1])
+    assert knn_accuracy(known, asked, 2) == 1.0
+    dead = torch.zeros(2, 2), torch.tensor([0, 1])
+    assert knn_accuracy(dead, dead, 2) <= 1.0  # no NaN, no crash
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_linear_probe_is_ridge_regression_on_halves(seed: int) -> None:
-    features, labels = cloud(seed)
-    hits = 0
-    halves = [slice(0, None, 2), slice(1, None, 2)]
-    for fitted, asked in (halves, halves[::-1]):
-        rows, truth = features[fitted].double(), torch.eye(3)[labels[fitted]]
-        centred = rows - rows.mean(0)
-        ridge = Ridge(alpha=RIDGE * float((centred**2).sum(0).mean()))
-        ridge.fit(rows.numpy(), truth.numpy())
-        said = ridge.predict(features[asked].double().numpy()).argmax(1)
-        hits += int((torch.from_numpy(said) == labels[asked]).sum())
-    assert linear_accuracy(features, labels, 3) == hits / len(features)
+def test_the_linear_probe_is_ridge_regression(seed: int) -> None:
+    known, asked = parted(seed)
+    rows, truth = known[0].double(), torch.eye(3)[known[1]]
+    centred = rows - rows.mean(0)
+    ridge = Ridge(alpha=RIDGE * float((centred**2).sum(0).mean()))
+    ridge.fit(rows.numpy(), truth.numpy())
+    said = torch.from_numpy(ridge.predict(asked[0].double().numpy()).argmax(1))
+    hits = int((said == asked[1]).sum())
+    assert linear_accuracy(known, asked, 3) == hits / len(asked[1])
+    assert 0.4 < hits / len(asked[1]) < 1
 
 
 def test_the_linear_probe_of_dead_features_is_finite() -> None:
-    assert 0 <= linear_accuracy(torch.zeros(10, 3), torch.arange(10) % 2, 2) <= 1
+    dead = torch.zeros(10, 3), torch.arange(10) % 2
+    assert 0 <= linear_accuracy(dead, dead, 2) <= 1
 
 
 @pytest.mark.parametrize("kind", ["knn", "linear"])
@@ -114,6 +122,8 @@ def test_each_epoch_tells_its_probe_and_the_weights_are_the_same_without(
     pairs = zip(told, silent, strict=True)
     assert all(a["validation"].keys() - {kind} == b["validation"].keys() for a, b in pairs)
     assert runs[0].record.pretrain == {"probe": kind}
+    assert runs[0].record.metrics["probe_examples"] == 144
+    assert "probe_examples" not in runs[1].record.metrics
 
 
 def labelled_plugin(flip: bool, labelled: bool = True) -> ModuleType:
@@ -142,7 +152,8 @@ def test_no_label_reaches_the_features(workspace: Workspace) -> None:
     for flip in (False, True):
         registry = Registry(plugins=[*_installed(), labelled_plugin(flip)])
         ours = Workspace(plugins=registry, runs=workspace.runs_root)
-        run = pipeline.pretrain(SMALL, dataset="labelled", training=TRAINING, workspace=ours)
+        half = dataclasses.replace(TRAINING, validation=0.5)
+        run = pipeline.pretrain(SMALL, dataset="labelled", training=half, workspace=ours)
         assert "knn" in run.metrics()[-1]["validation"]
         digests.add(run.record.weights_sha256)
     assert len(digests) == 1
@@ -153,6 +164,17 @@ def test_where_no_label_is_there_is_no_probe(workspace: Workspace) -> None:
     ours = Workspace(plugins=registry, runs=workspace.runs_root)
     run = pipeline.pretrain(SMALL, dataset="labelled", training=TRAINING, workspace=ours)
     assert run.metrics()[-1]["validation"].keys() == {"total", "psnr"}
+
+
+@pytest.mark.parametrize(("count", "told"), [(9, False), (10, True), (70, True), (71, False)])
+def test_too_few_labels_tell_nothing(workspace: Workspace, count: int, told: bool) -> None:
+    """Of two classes: 5 examples of each, to fit it on and to ask it of."""
+    registry = Registry(plugins=[*_installed(), labelled_plugin(False)])
+    ours = Workspace(plugins=registry, runs=workspace.runs_root)
+    training = dataclasses.replace(TRAINING, epochs=1, validation=count)
+    run = pipeline.pretrain(SMALL, dataset="labelled", training=training, workspace=ours)
+    assert ("knn" in run.metrics()[-1]["validation"]) == told
+    assert run.record.metrics.get("probe_examples") == (count if told else None)
 
 
 def _installed() -> list[ModuleType]:

@@ -540,6 +540,7 @@ KNOWN = {
         *[("finetune", value) for value in ([], "x")],
         *[("parent", value) for value in ("earlier", {"run": "earlier"}, [])],
         *[("seed", value) for value in (None, "0")],
+        *[("threads", value) for value in (None, 0, 100_000, 10**30)],
         *[("versions", value) for value in (None, [])],
         *[("process", value) for value in (None, [])],
         *[("seconds", value) for value in ("long", [])],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import signal
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from zoo.api import Component, Losses, TrainConfig
 from zoo.data import Batches
 from zoo.errors import TrainingError, Unfit, UsageError
 from zoo.pipeline import Workspace
+from zoo.progress import Plain, reporting
 from zoo.training import (
     Checkpoints,
     Epoch,
@@ -689,6 +691,20 @@ def test_cpu_threads_restores() -> None:
     with pytest.raises(ZeroDivisionError), cpu_threads(before + 1):
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
+
+
+def test_no_more_threads_than_the_machine_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run has that was made on a larger one; of 100,000 the process would end."""
+    monkeypatch.setattr("zoo.machine.cores", lambda: 20)
+    stream = io.StringIO()
+    with reporting(Plain(stream)):
+        with cpu_threads(4096) as count:
+            assert count == 80
+        with cpu_threads(80) as count:
+            assert count == 80
+    assert stream.getvalue().splitlines() == [
+        "80 threads in the place of 4096: this machine has fewer cores"
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 21])

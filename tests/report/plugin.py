@@ -20,7 +20,12 @@ from zoo.api import (
     knob,
 )
 
-HOSTILE = ("<script>alert(1)</script>", '"><img src=https://evil.example/x>', "$x^{$", "字 & <b>")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=https://evil.example/x>',
+    "$x^{$",
+    "字 & <b>\u202e\x1b[2J",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -212,6 +212,7 @@ def test_a_run_that_was_not_evaluated_says_what_to_type(odd: Workspace) -> None:
     assert f"zoo export {run.name}" in text
     assert "never read" in text
     assert "trained from scratch" in text
+    assert "What the backbone loads by itself is not known to zoo." in text
 
 
 def test_a_run_evaluated_before_keeps_its_accuracy(trained: Any) -> None:
@@ -305,6 +306,8 @@ def test_names_and_options_are_text_whatever_they_say(odd: Workspace, split: Spl
     assert "<img src=https" not in page.source
     assert "<script>alert(1)</script>" in page.text
     assert note in page.text
+    assert not {"\u202e", "\x1b"} & set(page.source)
+    assert "字 & <b>\\u202e\\x1b[2J" in page.text
 
 
 def test_many_classes_with_long_names(odd: Workspace, split: Split) -> None:

@@ -22,6 +22,7 @@ from zoo.cli.options import (
 from zoo.cli.output import print_json, say, say_text, table
 from zoo.cli.recipe import Seeds
 from zoo.config import parse_pairs
+from zoo.machine import MOST_THREADS
 
 FOLDER = click.Path(path_type=Path)
 
@@ -102,7 +103,13 @@ def _training(name: str, what: str) -> Callable[[F], F]:
 @click.option(
     "--jobs", type=click.IntRange(1), help="Cells at a time, a process each.  [default: 1]"
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of a cell.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    default=1,
+    show_default=True,
+    help="Of a cell.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, …")
 @click.option(
     "--launcher",

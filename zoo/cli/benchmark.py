@@ -12,6 +12,9 @@ from zoo.cli.options import RunName, common, config_options, given, progress, wo
 from zoo.cli.output import print_json, say, say_text, table
 from zoo.config import make
 from zoo.export.limits import ProofConfig
+from zoo.machine import MOST_THREADS
+
+LARGEST_BATCH = 65536
 
 
 class Batches(click.ParamType):
@@ -28,8 +31,9 @@ class Batches(click.ParamType):
             sizes = tuple(int(part) for part in value.split(","))
         except ValueError:
             sizes = ()
-        if not sizes or min(sizes) < 1:
-            self.fail(f"'{value}' is not allowed: ints from 1, separated by commas.", param, ctx)
+        if not sizes or min(sizes) < 1 or max(sizes) > LARGEST_BATCH:
+            allowed = f"ints from 1 to {LARGEST_BATCH}, separated by commas"
+            self.fail(f"'{value}' is not allowed: {allowed}.", param, ctx)
         return sizes
 
 
@@ -49,7 +53,7 @@ class Batches(click.ParamType):
     "--threads",
     default=1,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_THREADS),
     help="CPU threads of each.",
 )
 @click.option(

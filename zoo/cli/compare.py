@@ -27,12 +27,15 @@ def compare(runs: tuple[str, ...], runs_root: Path | None, as_json: bool) -> Non
         print_json(found)
         return
     from zoo.evidence.rows import HEADS, cells
+    from zoo.pipeline.bench.plan import SCRATCH, SCRATCH_MEANS
 
     lines = zip(found.rows, found.held, found.readings, strict=True)
     table(
         (*HEADS, "validation labels", "test readings"),
         [(*cells(row), f"{held:,}", str(count)) for row, held, count in lines],
     )
+    if any(each.method == SCRATCH for each in found.runs):
+        say(SCRATCH_MEANS)
     if found.differences:
         say("The runs differ in:")
         table(("setting", "values"), [(k, _values(v)) for k, v in found.differences.items()])

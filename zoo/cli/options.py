@@ -18,6 +18,7 @@ from zoo.api import Component
 from zoo.cli.main import registry_of
 from zoo.config import click_option, knobs, parse_pairs
 from zoo.errors import NotFinite, recurs
+from zoo.untrusted import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,7 +138,7 @@ class ComponentName(click.ParamType):
     ) -> list[CompletionItem]:
         entries = registry_of(ctx).entries(self.kind)
         return [
-            CompletionItem(entry.name, help=entry.spec.summary)
+            CompletionItem(entry.name, help=shown(entry.spec.summary))
             for entry in entries
             if entry.name.startswith(incomplete)
         ]
@@ -154,7 +155,8 @@ class RunName(click.ParamType):
         from zoo.folders import runs_root
 
         root = runs_root(ctx.params.get("runs_root"))
-        found = sorted(path.parent.name for path in root.glob("*/run.json"))
+        names = (path.parent.name for path in root.glob("*/run.json"))
+        found = sorted(name for name in names if shown(name) == name)
         items = [CompletionItem(n) for n in ("latest", *found) if n.startswith(incomplete)]
         # bash drops every name as soon as it is told to complete folders.
         return items or [CompletionItem(incomplete, type="dir")]

@@ -11,7 +11,7 @@ import click
 from zoo.api import TrainConfig
 from zoo.cli.options import ComponentName, common, following, given, progress, workspace_of
 from zoo.cli.output import percent, print_json, say, table
-from zoo.config import click_option, knobs
+from zoo.config import LARGEST, click_option, knobs
 
 
 class Seeds(click.ParamType):
@@ -29,7 +29,9 @@ class Seeds(click.ParamType):
         except ValueError:
             numbers = (-1,)
         counted = "," not in value
-        if min(numbers) < 0 or (counted and not 0 < numbers[0] <= 1000):
+        if not 0 <= min(numbers) <= max(numbers) <= LARGEST or (
+            counted and not 0 < numbers[0] <= 1000
+        ):
             self.fail(f"{value!r} is not allowed. Allowed: a count, or seeds: 0,1,2", param, ctx)
         return tuple(range(numbers[0])) if counted else numbers
 

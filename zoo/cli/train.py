@@ -27,6 +27,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import Shown, percent, print_json, say
 from zoo.config import knobs, make, parse_pairs
+from zoo.untrusted import shown
 
 
 class Backbones(click.Group):
@@ -56,7 +57,7 @@ class Backbones(click.Group):
 
         entries = registry_of(ctx).entries("backbone")
         names = [
-            CompletionItem(e.name, help=e.spec.summary)
+            CompletionItem(e.name, help=shown(e.spec.summary))
             for e in entries
             if e.name.startswith(incomplete)
         ]
@@ -174,9 +175,10 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
         raise click.UsageError("RUN brings its own backbone: leave RUN or --backbone out.")
     if params["backbone"] is None and params["backbone_pairs"]:
         raise click.UsageError("-b goes with --backbone: a RUN's backbone is as it was pretrained.")
-    if params["dataset"] is None and params["dataset_pairs"]:
-        raise click.UsageError("-d goes with --dataset NAME.")
     workspace = workspace_of(ctx, params["runs_root"], params["data_root"])
+    if params["dataset"] is None and params["dataset_pairs"]:
+        whole = _whole_dataset(ctx, workspace, source, params["dataset_pairs"]) if source else ""
+        raise click.UsageError(f"-d goes with --dataset NAME.{whole}")
     with progress(params["quiet"]), resumable(ctx, workspace):
         from zoo.pipeline import finetune as twin
 
@@ -191,6 +193,19 @@ def finetune(ctx: click.Context, /, source: str | None, **params: Any) -> None:
             workspace=workspace,
         )
     _report(ctx, run, params["as_json"])
+
+
+def _whole_dataset(ctx: click.Context, workspace: Any, source: str, pairs: tuple[str, ...]) -> str:
+    """Say how an option of the data set that a run brings along is typed."""
+    from zoo.report.configuration import dataset_typed
+
+    words = dataset_typed(workspace.pretrained(source).record, registry_of(ctx))
+    typed = {pair.partition("=")[0]: pair for pair in (*words[3::2], *pairs)}
+    options = [word for pair in typed.values() for word in ("-d", pair)]
+    more = shlex.join(["finetune", source, *words[:2], *options])
+    return (
+        f" The data set of RUN is taken as it was. To change it: {following(ctx, more, '--runs')}"
+    )
 
 
 def _self_train(ctx: click.Context, source: str | None, params: dict[str, Any]) -> None:
@@ -263,7 +278,10 @@ def _report(ctx: click.Context, run: Any, as_json: bool) -> None:
         figures.append(f"validation accuracy {percent(validation['accuracy'])}")
     elif validation:
         figures.append(f"validation loss {validation['total']:.4f}")
-        figures += [f"{name} probe {percent(validation[name])}" for name in _probes(validation)]
+        count = record.metrics.get("probe_examples")
+        of = f" of {count:,} examples" if count else ""  # older runs tell no count
+        names = _probes(validation)
+        figures += [f"{name} probe {percent(validation[name])}{of}" for name in names]
     figures.append(f"{record.seconds:.1f} s")
     say(f"{run.folder}  {', '.join(figures)}", f"Next: {_next(ctx, run)}")
 

@@ -16,7 +16,7 @@ from zoo.errors import UsageError
 from zoo.export.card import Card
 from zoo.export.runtime import open_session
 from zoo.export.work import cost_of
-from zoo.machine import cores, processor
+from zoo.machine import cores, processor, sensible_threads
 from zoo.memory import MEMORY
 from zoo.pipeline.affordable import ROUNDS, Allowance
 from zoo.pipeline.timed_sides import Order, Origin, Side, open_file, open_torch, take_turn
@@ -107,6 +107,7 @@ def benchmark(
     """
     if not files or not batches or min((*batches, threads, runs)) < 1 or seconds <= 0:
         raise UsageError("Benchmarking takes a file, and batches, threads and runs from 1.")
+    wanted, threads = threads, sensible_threads(threads)
     workspace = workspace or Workspace()
     origin = Origin(None if run is None else workspace.finetuned(run), workspace)
     paths = [Path(file) for file in files]
@@ -114,6 +115,8 @@ def benchmark(
     sizes = [[card.batch] if card.batch else list(dict.fromkeys(batches)) for card in cards]
     share: Order = {"runs": -(-runs // ROUNDS), "seconds": seconds / ROUNDS}
     notes: list[str] = []
+    if threads < wanted:
+        notes.append(f"{threads} threads in the place of {wanted}: this machine has fewer cores.")
     with contextlib.ExitStack() as stack:
         sides, allowances = [], []
         for path, each in zip(paths, sizes, strict=True):

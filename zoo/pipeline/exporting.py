@@ -90,6 +90,7 @@ def export(
     if target.suffix != ".onnx":
         named = target.with_suffix(".onnx")
         raise UsageError(f"'{target}' must end in .onnx. Type: -o {named}")
+    check_writable(proof_path(target))
     way = "Type --batch {}" if config.batch else ""
     with cpu_threads(run.record.threads), _advising(memory, "No file was written: ", way):
         source = model_files.read(run, workspace, "export", memory, without_seen=without_seen)

@@ -30,6 +30,7 @@ from zoo.pipeline.making import (
     summary,
     telling,
     title,
+    unmade,
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.trial import tried
@@ -144,7 +145,7 @@ def make_finetuning(
             parent=parent_record(parent) if parent else None,
         )
         with begun(workspace, resumed, record, place) as run:
-            with place.in_turn():
+            with unmade(resumed), place.in_turn():
                 examples, train, held = labelled_examples(
                     parts["dataset"], data, training, finetune
                 )
@@ -156,7 +157,8 @@ def make_finetuning(
             module.to(device)
             assert examples.labels is not None
             tensors = (examples.inputs, examples.labels)
-            batches, validation = make_batches(tensors, train, held, training, place)
+            with unmade(resumed):
+                batches, validation = make_batches(tensors, train, held, training, place)
             if finetune.labels is not None:
                 _warn_of_few_steps(len(batches) * training.epochs, training)
             rates = classifier.rates(finetune.layer_decay)

@@ -17,11 +17,12 @@ from zoo.errors import DataError, ZooError
 from zoo.pipeline import identity
 from zoo.pipeline.identity import Identity, Origin
 from zoo.pipeline.lineage import ancestors_of
-from zoo.pipeline.sameness import commands_anew, same_split, shown
+from zoo.pipeline.sameness import commands_anew, same_split
 from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import DEEDS, PartRecord
 from zoo.runs import Run
+from zoo.untrusted import shown
 
 NAMED = 3
 """Examples of those refused that are named one by one."""

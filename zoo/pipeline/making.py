@@ -27,6 +27,7 @@ from zoo.errors import (
     ZooError,
     first_line,
     ran_out,
+    recurs,
 )
 from zoo.loggers import logging_to
 from zoo.machine import processor_of
@@ -185,7 +186,7 @@ class _Withdrawn(Exception):
 def begun(workspace: Workspace, resumed: Run | None, record: Record, place: Place) -> Iterator[Run]:
     """Begin a run and keep its record true; from its first moment on, Ctrl-C is written down.
 
-    Nothing is left of a run that `known_origin` refuses.
+    Nothing is left of a run that is refused while it is `unmade`, or by `known_origin`.
     """
     with holding() as stop:
         run = _begin(workspace, resumed, record, place)
@@ -197,6 +198,20 @@ def begun(workspace: Workspace, resumed: Run | None, record: Record, place: Plac
             shutil.rmtree(run.folder, ignore_errors=True)
             workspace.run = None
             raise withdrawn.error from None
+
+
+@contextlib.contextmanager
+def unmade(resumed: Run | None) -> Iterator[None]:
+    """Look at the examples, before anything is made of them: what they refuse leaves no run.
+
+    What could be had later leaves one, to be gone on with.
+    """
+    try:
+        yield
+    except ZooError as error:
+        if resumed or not recurs(error):
+            raise
+        raise _Withdrawn(error) from error
 
 
 @contextlib.contextmanager

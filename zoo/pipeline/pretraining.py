@@ -27,6 +27,7 @@ from zoo.pipeline.making import (
     summary,
     telling,
     title,
+    unmade,
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.teaching import Library, lending
@@ -50,7 +51,9 @@ from zoo.training import (
 )
 
 PROBED = 5000
-"""Held-out examples that a probe looks at, at most: each of them is compared with all others."""
+"""Examples that a probe is fitted on, and that it is asked of, at most: all pairs are compared."""
+FEW = 5
+"""Examples a class, of either, below which a probe would say nothing."""
 
 
 def pretrain(
@@ -125,13 +128,14 @@ def make_pretraining(
         )
         record.teachers = library.fingerprints
         with begun(workspace, resumed, record, place) as run:
-            with place.in_turn():
+            with unmade(resumed), place.in_turn():
                 splits = _splits(parts["dataset"], data)
             inputs = [split.inputs for split in splits]
             # Held out of the training split alone, as in finetuning: what that is validated on
             # is never pretrained on.
             count = len(inputs[0])
-            train, held = holdout(count, training.validation, training.seed)
+            with unmade(resumed):
+                train, held = holdout(count, training.validation, training.seed)
             train = torch.cat([train, torch.arange(count, sum(map(len, inputs)))])
             taught = list(library.runs.values())
             origin = known_origin(
@@ -139,8 +143,10 @@ def make_pretraining(
             )
             keep(run, origin, parts["dataset"], splits, train, held, workspace)
             module.to(device)
-            batches, validation = make_batches((inputs,), train, held, training, place)
-            probe = _probe(pretrain, training, module, splits[0], held, data, place)
+            with unmade(resumed):
+                batches, validation = make_batches((inputs,), train, held, training, place)
+            known = train[train < count]
+            probe = _probe(pretrain, training, module, splits[0], known, held, data, place)
             seed_everything(training.seed + place.rank)
             goal = Goal(parts["objective"].entry.spec.watch)
             with telling(run, training) as tell, training_guard(parts, training):
@@ -165,6 +171,8 @@ def make_pretraining(
             run.record.metrics = summary(
                 epochs, training, goal, train=len(train), validation=len(held)
             )
+            if probe:
+                run.record.metrics["probe_examples"] = probe.examples
     return run
 
 
@@ -200,20 +208,26 @@ def _probe(
     training: TrainConfig,
     module: Pretraining,
     examples: Examples,
+    known: torch.Tensor,
     held: torch.Tensor,
     data: Dataset,
     place: Place,
 ) -> Probe | None:
-    """Return what measures features on held-out examples, where some have labels.
+    """Return what measures features by labels, where there are enough: `known` fit it.
 
     Several processes have none: a part of a module must not be called around its wrapper.
     """
-    labels = examples.labels
+    labels, classes = examples.labels, len(data.classes)
     if config.probe == "none" or labels is None or place.world > 1:
         return None
-    held, classes = held[:PROBED], len(data.classes)
-    known = labels[held]
-    if len(set(known.tolist())) < 2 or not 0 <= int(known.min()) <= int(known.max()) < classes:
-        return None
-    batches = Batches((examples.inputs,), 512, indices=held, device=place.device)
-    return Probe(config.probe, module, batches, known, classes, training)
+    sides = []
+    for chosen in (known[:PROBED], held[:PROBED]):
+        truth = labels[chosen]
+        if len(truth) < FEW * classes or len(set(truth.tolist())) < 2:
+            return None
+        if not 0 <= int(truth.min()) <= int(truth.max()) < classes:
+            return None
+        batches = Batches((examples.inputs,), 512, indices=chosen, device=place.device)
+        sides.append((batches, truth))
+    fitted, asked = sides
+    return Probe(config.probe, module, fitted, asked, classes, training)

@@ -32,6 +32,7 @@ TO_THE_BIT, WITHIN, OUTSIDE, OTHERWISE = "to the bit", "within the interval", "o
 UNTOLD = "untold"
 MACHINE = ("processor", "device", "threads")
 COUNTS = ("train_examples", "validation_examples")
+PROBES = ("knn", "linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,9 +284,13 @@ def _figures(then: Record, now: Record) -> Iterator[tuple[str, Any, Any]]:
     yield "weights_sha256", then.weights_sha256, now.weights_sha256
     for name in COUNTS:
         yield name, then.metrics.get(name), now.metrics.get(name)
+    # What a probe was fitted on changed when its examples came to be counted.
+    other = len({"probe_examples" in record.metrics for record in (then, now)}) > 1
     for split in ("train", "validation"):
         old, new = _dict(then.metrics.get(split)), _dict(now.metrics.get(split))
         for name in dict.fromkeys([*old, *new]):
+            if other and name in PROBES:
+                continue
             yield f"{split} {name}", old.get(name), new.get(name)
 
 

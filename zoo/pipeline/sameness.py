@@ -18,6 +18,7 @@ from zoo.pipeline.workspace import Workspace
 from zoo.record import Record
 from zoo.report.configuration import commands_of
 from zoo.runs import Run
+from zoo.untrusted import shown
 
 BACK = "Bring the data set back to what it was"
 
@@ -137,11 +138,6 @@ def _named(names: Sequence[str]) -> str:
 def _listed(names: Sequence[str]) -> str:
     first = ", ".join(f"'{shown(name)}'" for name in names[:4])
     return first + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
-
-
-def shown(name: object) -> str:
-    """Return a name as it can be printed: it may be that of a file or a folder."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(name))
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -32,6 +32,7 @@ from zoo.pipeline.making import (
     summary,
     telling,
     title,
+    unmade,
 )
 from zoo.pipeline.saved_model import check_saved
 from zoo.pipeline.trial import tried
@@ -121,9 +122,10 @@ def make_self_training(
             parent=parent_record(teacher),
         )
         with begun(workspace, resumed, record, place) as run:
-            every, tensors, train, held, unlabelled = _examples(
-                parts["dataset"], data, teacher, finetune
-            )
+            with unmade(resumed):
+                every, tensors, train, held, unlabelled = _examples(
+                    parts["dataset"], data, teacher, finetune
+                )
             trained = torch.cat([train, unlabelled])
             part, refuse = parts["dataset"], not without_seen
             origin = known_origin(part, data, [teacher], place, resumed, workspace, refuse=refuse)
@@ -134,7 +136,8 @@ def make_self_training(
             rates = classifier.rates(finetune.layer_decay)
             module.to(place.device)
             chosen = torch.cat([train.repeat(times), unlabelled])
-            batches, validation = make_batches(tensors, chosen, held, training, place)
+            with unmade(resumed):
+                batches, validation = make_batches(tensors, chosen, held, training, place)
             goal = Goal("accuracy", rises=True)
             with telling(run, training) as tell, training_guard(parts, training):
                 epochs = fit(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.report.statistics import Calibration
+from zoo.untrusted import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,5 +177,5 @@ def class_colours(count: int) -> list[str]:
 
 def shortened(name: str, most: int = 18) -> str:
     """Return a name on one line, cut where it is long."""
-    line = " ".join(name.split())
+    line = shown(" ".join(name.split()))
     return line if len(line) <= most else line[: most - 1] + "…"

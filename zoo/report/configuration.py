@@ -78,6 +78,12 @@ def commands_of(record: Record, parents: list[Record], registry: Registry) -> li
     return made
 
 
+def dataset_typed(record: Record, registry: Registry) -> list[str]:
+    """Return the words that name a run's data set and its options: `--dataset folder -d path=x`."""
+    group = next(group for group in groups_of(record, registry) if group.kind == "dataset")
+    return ["--dataset", group.name, *_pairs(group)]
+
+
 def _command(record: Record, registry: Registry, source: str) -> str:
     """Write one training as typed: what differs from the defaults, and the threads it had."""
     groups = {group.kind: group for group in groups_of(record, registry)}

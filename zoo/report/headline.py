@@ -45,9 +45,11 @@ def sentence_of(facts: Facts) -> str:
         if (first := before[-1].record) and first.objective:
             start += f" on {first.dataset.name} with {first.objective.name}"
     further = "" if record.self_train is None else ", then trained on its own labels of the others"
+    # Weights that a plugin brings along are nowhere recorded.
+    unknown = "" if before else " What the backbone loads by itself is not known to zoo."
     return (
         f"A classifier of {len(record.classes)} classes: {record.backbone.name} with the head"
-        f" {record.head.name}, {start}, with {given}{further}."
+        f" {record.head.name}, {start}, with {given}{further}.{unknown}"
     )
 
 

@@ -16,6 +16,7 @@ from zoo.report.charts import class_colours
 from zoo.report.facts import Absent, Autoencoded, Facts, Lineage, Looked, Mapped
 from zoo.report.outcomes import Outcomes
 from zoo.report.pictures import Picture
+from zoo.untrusted import shown
 
 LOOKED = 8
 
@@ -43,6 +44,7 @@ def render(facts: Facts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_finalized,
     )
     environment.filters |= {
         "percent": _percent,
@@ -52,6 +54,12 @@ def render(facts: Facts) -> str:
     }
     environment.tests["absent"] = lambda value: isinstance(value, Absent)
     return environment.get_template("page.html.j2").render(**_view(facts))
+
+
+def _finalized(value: Any) -> Any:
+    """Show a text as text: a name that turns the direction of writing would turn its sentence."""
+    plain = type(value) is str and not value.startswith("data:")
+    return shown(value, lines=True) if plain else value
 
 
 def _source(name: str) -> str:

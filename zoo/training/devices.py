@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from zoo.api import TrainConfig
 from zoo.errors import UsageError
+from zoo.machine import sensible_threads
+from zoo.progress import current
 
 
 def seed_everything(seed: int) -> None:
@@ -47,10 +49,18 @@ def resolve_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def cpu_threads(count: int | None) -> Iterator[int]:
-    """Use `count` CPU threads within this block, or as many as torch chose; yields the number."""
+    """Use `count` CPU threads within this block, or as many as torch chose; yields the number.
+
+    Of more than are sensible on this machine, so many, which is told.
+    """
     before = torch.get_num_threads()
     if count is not None:
-        torch.set_num_threads(count)
+        usable = sensible_threads(count)
+        if usable < count:
+            current().note(
+                f"{usable} threads in the place of {count}: this machine has fewer cores"
+            )
+        torch.set_num_threads(usable)
     try:
         yield torch.get_num_threads()
     finally:

@@ -16,6 +16,7 @@ from torch import nn
 
 from zoo.api import TrainConfig
 from zoo.errors import BadOption, UsageError
+from zoo.machine import cores
 from zoo.progress import Silent, reporting
 from zoo.training.places import FabricPlace, Place, entered
 from zoo.training.processes import Team
@@ -54,6 +55,9 @@ def placed(config: TrainConfig, device: torch.device) -> Iterator[Place]:
         with entered(place):
             yield place
         return
+    most = max(16, 2 * cores())
+    if device.type == "cpu" and not _outside() and world > most:
+        raise BadOption(f"devices: {world} processes are too many here. Allowed: up to {most}.")
     team = _team or _team_of(world)
     with team.ending_as_one():
         place = FabricPlace(_joined(config, device, team), team)

@@ -33,8 +33,8 @@ def check_target(folder: Path, *, force: bool = False) -> Path:
 
     Only an empty folder or, with `force`, a bundle with nothing of anybody else's is replaced.
     """
-    target = Path(os.path.realpath(folder))
     check_parent(folder)
+    target = Path(os.path.realpath(folder))
     if not target.exists():
         return target
     if not target.is_dir():

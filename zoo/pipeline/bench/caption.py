@@ -14,8 +14,13 @@ ALWAYS = ("epochs", "batch_size", "lr", "optimizer")
 ELSEWHERE = ("validation", "keep", "patience", "labels", "threads", "device", "seed")
 
 
-def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
-    """Say in one paragraph what was fixed ahead: the caption of table and figure."""
+def caption(
+    fixed: dict[str, Any], machines: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]
+) -> str:
+    """Say in one paragraph what was fixed ahead: the caption of table and figure.
+
+    How many examples were pretrained on is what the runs of the `cells` recorded.
+    """
     methods = {each["label"]: each for each in fixed["methods"]}
     trained = [each["objective"] for each in methods.values() if each["objective"]]
     objectives = ", ".join(dict.fromkeys(map(said, trained)))
@@ -28,7 +33,13 @@ def caption(fixed: dict[str, Any], machines: Sequence[dict[str, Any]]) -> str:
     taught = fixed.get("self_training")
     further = f" Self-training: {_pairs(taught)}." if taught else ""
     other = fixed.get("pretrain_dataset")
-    on = f"{fixed['examples']:,} examples" if other is None else f"examples of {said(other)}"
+    trained_on = [cell for cell in cells if cell.get("runs", {}).get("pretraining")]
+    counts = {cell.get("pretraining_examples") for cell in trained_on}
+    count = counts.pop() if len(counts) == 1 else None
+    if count is None and other is None:  # cells of an older zoo: the training split is known
+        count = fixed["examples"]
+    on = "examples" if count is None else f"{count:,} examples"
+    on += "" if other is None else f" of {said(other)}"
     lent = ", ".join(fixed.get("teachers") or ())
     uncounted = f" Not counted: the labels that a teacher learnt from ({lent})." if lent else ""
     held = fixed["pretraining"]["validation"]

@@ -119,7 +119,8 @@ def _line(
         kind: sum(each.record.seconds or 0.0 for each in (*before, run) if each.record.kind == kind)
         for kind in ("pretrain", "finetune")
     }
-    pretrained = [each.name for each in before if each.record.kind == "pretrain"]
+    pretrained = [each for each in before if each.record.kind == "pretrain"]
+    seen = [each.record.metrics for each in pretrained]
     return {
         "schema": 1,
         "key": key,
@@ -136,7 +137,14 @@ def _line(
             "pretraining": round(spent["pretrain"], 3),
             "finetuning": round(spent["finetune"], 3),
         },
-        "runs": {"pretraining": pretrained[0] if pretrained else None, "finetuning": run.name},
+        "runs": {
+            "pretraining": pretrained[0].name if pretrained else None,
+            "finetuning": run.name,
+        },
+        # Those held out included, and those of a split that has no labels.
+        "pretraining_examples": seen[0]["train_examples"] + seen[0]["validation_examples"]
+        if seen
+        else None,
         "weights_sha256": record.weights_sha256,
         "commit": commit(),
         "versions": record.versions,

@@ -16,6 +16,9 @@ BY = "bench labels"
 """What stands in the record of each run that a bench makes."""
 
 SCRATCH = "scratch"
+SCRATCH_MEANS = (
+    "scratch: no run was pretrained; what a backbone loads by itself is not known to zoo."
+)
 SELF_TRAINED = " + self-training"
 
 ONLY_LABELS = "With N labels, N is everything that carries one: none is held out or chosen on."

@@ -243,6 +243,9 @@ def _check_lists(plan: Plan) -> None:
             raise BadOption(f"{name}: at least one, and each once; given: {said or 'none'}.")
     if not any(method.label.removesuffix(SELF_TRAINED) != SCRATCH for method in plan.methods):
         raise BadOption("objectives: name at least one. See: zoo list objectives")
+    seed = next(knob for knob in knobs(TrainConfig) if knob.name == "seed")
+    for each in plan.seeds:
+        seed.check(each)
     if plan.steps < 0:
         raise BadOption(f"steps: {plan.steps} is not allowed. Allowed: a whole number from 0.")
 

@@ -68,7 +68,7 @@ def bench_table(folder: str | Path) -> Bench:
         wanted=len(plan["cells"]),
         made=machines,
         notes=_notes(plan, made, machines, len(found.keys() - set(plan["cells"]))),
-        summary=caption(fixed, machines),
+        summary=caption(fixed, machines, made),
     )
     text = markdown(HEADS, [cells(row) for row in bench.rows])
     notes = "".join(f"\n- {note}" for note in bench.notes)
