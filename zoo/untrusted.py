@@ -10,7 +10,7 @@ import stat
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 
@@ -43,12 +43,20 @@ def read_file(path: Path, limit: int = RECORD_LIMIT) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-        # Python makes room for all that is asked for: no more than the file has, then piecemeal.
-        data = file.read(found.st_size + 1) if found.st_size <= limit else b""
-        while len(data) > found.st_size and len(data) <= limit and (more := file.read(PIECE)):
-            data += more
+        try:
+            data = _read(file, found.st_size, limit) if found.st_size <= limit else b""
+        except MemoryError:
+            raise OSError(errno.ENOMEM, "there is no memory for all of it", str(path)) from None
         if found.st_size > limit or len(data) > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
+    return data
+
+
+def _read(file: BinaryIO, size: int, limit: int) -> bytes:
+    """Read a file that may grow meanwhile, up to a byte more than the limit."""
+    data = file.read(size + 1)  # Python makes room for all that is asked for, whether it is there
+    while size < len(data) <= limit and (more := file.read(PIECE)):
+        data += more
     return data
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from zoo.untrusted import parse_json, read_file
+from zoo.untrusted import parse_json, plain, read_file
 
 NAME = "cells.jsonl"
 
@@ -39,6 +39,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
         for line in read_file(folder / NAME).split(b"\n"):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 cell = parse_json(line)
-                if isinstance(cell["accuracy"], float) and cell["method"] and "seed" in cell:
+                sound = plain(cell) and isinstance(cell["accuracy"], float)
+                if sound and cell["method"] and "seed" in cell:
                     cells.setdefault(cell["key"], cell)
     return cells

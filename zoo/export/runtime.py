@@ -117,6 +117,7 @@ def open_session(
     was sealed, or where its inputs and outputs are not what its metadata says.
     """
     data = read_model(path) if data is None else data
+    onnxruntime.set_default_logger_severity(4)  # what no session says, of sizes that overflow
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, first_line
 from zoo.evidence import figure, ledger
 from zoo.evidence.rows import HEADS, Measured, Row, cells, markdown, rows
 from zoo.folders import write_atomic
 from zoo.pipeline.bench.caption import caption
 from zoo.pipeline.bench.plan import SCRATCH, SELF_TRAINED
 from zoo.pipeline.reuse import digest
-from zoo.untrusted import parse_json, read_file
+from zoo.untrusted import parse_json, plain, read_file
 
 SCHEMA = 1
 
@@ -57,6 +57,24 @@ def bench_table(folder: str | Path) -> Bench:
     folder = Path(folder)
     plan = read_plan(folder)
     found = ledger.read(folder)
+    try:
+        bench, text, drawn = _tabled(folder, plan, found)
+    except (KeyError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise UsageError(
+            f"'{folder}' holds no bench that can be told: its {PLAN} or {ledger.NAME} is damaged"
+            f" ({type(error).__name__}: {first_line(error)}). Type: zoo bench labels"
+        ) from error
+    write_atomic(folder / TABLE, text)
+    write_json(folder / RESULT, bench.to_json())
+    for name, data in drawn.items():
+        write_atomic(folder / name, data)
+    return bench
+
+
+def _tabled(
+    folder: Path, plan: dict[str, Any], found: dict[str, dict[str, Any]]
+) -> tuple[Bench, bytes, dict[str, bytes]]:
+    """Return what the cells of a plan come to, its table, and its figure in two formats."""
     made = [found[key] for key in plan["cells"] if key in found]
     fixed = plan["settings"]
     machines = _distinct(made)
@@ -72,17 +90,14 @@ def bench_table(folder: str | Path) -> Bench:
     )
     text = markdown(HEADS, [cells(row) for row in bench.rows])
     notes = "".join(f"\n- {note}" for note in bench.notes)
-    write_atomic(folder / TABLE, f"{text}\n{bench.summary}\n{notes}".rstrip().encode() + b"\n")
-    write_json(folder / RESULT, bench.to_json())
+    table = f"{text}\n{bench.summary}\n{notes}".rstrip().encode() + b"\n"
+    drawn: dict[str, bytes] = {}
     if bench.rows:
         title = f"{fixed['backbone']['name']} on {fixed['dataset']['name']}"
         if other := fixed.get("pretrain_dataset"):
             title += f", pretrained on {other['name']}"
-        for name, data in figure.draw(
-            bench.rows, title, bench.summary, SCRATCH, SELF_TRAINED
-        ).items():
-            write_atomic(folder / name, data)
-    return bench
+        drawn = figure.draw(bench.rows, title, bench.summary, SCRATCH, SELF_TRAINED)
+    return bench, table, drawn
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -92,6 +107,8 @@ def read_plan(folder: Path) -> dict[str, Any]:
             raise UsageError(
                 f"'{folder}' was written by a newer zoo: pip install --upgrade plugzoo"
             )
+        if not plain(content):
+            raise ValueError("what it holds cannot be")
         if not all(part in content["settings"] for part in OF_A_BENCH) or not content["cells"]:
             raise KeyError("settings")
     except (OSError, ValueError, KeyError, TypeError):
