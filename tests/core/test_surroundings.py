@@ -299,7 +299,7 @@ def test_ctrl_c_names_what_was_being_built() -> None:
         assembly.build_head(part, 4, 3)
     line = build.__code__.co_firstlineno + 1
     assert caught.value.__notes__ == [
-        "head 'sloppy' of plugin file:zoo_test_sloppy was being built"
+        "Head 'sloppy' of plugin file:zoo_test_sloppy was being built"
         f" (test_surroundings.py:{line})."
     ]
 
