@@ -216,6 +216,17 @@ def test_stdout_is_left_alone_whoever_writes(capfd: pytest.CaptureFixture[str]) 
     assert sorted(err.splitlines()) == ["child", "descriptor", "machine code", "original", "print"]
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_verb_leaves_stdout_to_its_result(quiet: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    from zoo.cli.options import progress
+
+    with progress(quiet):  # what a forward pass does, in training or in a proof
+        print("print")
+        os.write(1, b"descriptor\n")
+    print("result")
+    assert capfd.readouterr().out == "result\n"
+
+
 # --- plugins --------------------------------------------------------------------------------
 
 SLOPPY = """
