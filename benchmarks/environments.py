@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pages
 from report import ROOT, machine, print_machine
 
 RESULTS = Path(__file__).parent / "results" / "environments"
@@ -264,7 +265,11 @@ def declared_extras(names: str) -> dict[str, str]:
 @click.option("--only", "names", multiple=True, type=click.Choice(list(ENVIRONMENTS)))
 @click.option("--keep", type=click.Path(path_type=Path), help="Make the environment here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--write", is_flag=True, help="Write each in benchmarks/results/environments/.")
+@click.option(
+    "--write",
+    is_flag=True,
+    help="Write each in benchmarks/results/environments/, and the table in benchmarks/README.md.",
+)
 def main(names: tuple[str, ...], keep: Path | None, as_json: bool, write: bool) -> None:
     if keep and len(names) != 1:
         raise click.UsageError("--keep takes one environment: add --only NAME.")
@@ -281,6 +286,7 @@ def main(names: tuple[str, ...], keep: Path | None, as_json: bool, write: bool) 
         if write:
             path = RESULTS / f"{name}.json"
             path.write_text(json.dumps(found[name], indent=2) + "\n")
+            pages.write(PAGE, TABLE, render(results()))
     if as_json:
         print(json.dumps(found, indent=2))
     else:
@@ -290,8 +296,9 @@ def main(names: tuple[str, ...], keep: Path | None, as_json: bool, write: bool) 
     sys.exit(1 if failed else 0)
 
 
+PAGE = ROOT / "benchmarks" / "README.md"
 TABLE = "python benchmarks/environments.py"
-"""What marks the table in benchmarks/README.md."""
+"""What marks the table in that page."""
 
 
 def results() -> dict[str, Any]:
