@@ -360,8 +360,9 @@ def _entry_points() -> Iterator[tuple[Plugin, Callable[[], Any]]]:
             points = [p for p in distribution.entry_points if p.group == ENTRY_POINTS]
             if not points:
                 continue
-            name = distribution.metadata["Name"] or name
-            version = distribution.metadata["Version"] or version
+            stated = distribution.metadata
+            name = next(iter(stated.get_all("Name") or ()), "") or name
+            version = next(iter(stated.get_all("Version") or ()), "") or version
             if name in seen:
                 continue
             seen.add(name)

@@ -190,10 +190,10 @@ BACKBONES: list[tuple[Callable[..., Any], str]] = [
     (model(features=5), "the encoder returned (2, 4) for two inputs, not (2, 5)"),
     (model(encoder=nn.Flatten(0)), "the encoder returned (128,) for two inputs, not (2, 4)"),
     (model(encoder=Returning(lambda x: [x])), "AttributeError while it was tried on zeros: "),
-    (model(encoder=nn.Linear(9, 4)), "RuntimeError while it was tried on zeros: mat1 and mat2"),
+    (model(encoder=nn.Linear(9, 4)), "RuntimeError while it was tried on zeros: … mat1 and mat2"),
     (model(decoder=nn.Linear(4, 64)),
      "the decoder returned (2, 64) for two inputs, not (2, 1, 8, 8)"),
-    (model(decoder=nn.Linear(5, 64)), "RuntimeError while it was tried on zeros: mat1 and mat2"),
+    (model(decoder=nn.Linear(5, 64)), "RuntimeError while it was tried on zeros: … mat1 and mat2"),
     (model(preprocessing="minus one to one"), "preprocessing is 'minus one to one'"),
     (model(preprocessing=Preprocessing(size=(8, 0))), ""),
 ]  # fmt: skip
@@ -208,7 +208,8 @@ def test_faults_of_a_backbone(
         verb(work(backbone=build))
     message = str(caught.value)
     assert message.startswith(f"backbone 'mine' of plugin {PLUGIN}: ")
-    assert problem in message
+    # torch 2.15 says more in between than 2.14
+    assert all(part in message for part in problem.split("… "))
     assert "\n" not in message
 
 

@@ -216,6 +216,17 @@ def test_stdout_is_left_alone_whoever_writes(capfd: pytest.CaptureFixture[str]) 
     assert sorted(err.splitlines()) == ["child", "descriptor", "machine code", "original", "print"]
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_verb_leaves_stdout_to_its_result(quiet: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    from zoo.cli.options import progress
+
+    with progress(quiet):  # what a forward pass does, in training or in a proof
+        print("print")
+        os.write(1, b"descriptor\n")
+    print("result")
+    assert capfd.readouterr().out == "result\n"
+
+
 # --- plugins --------------------------------------------------------------------------------
 
 SLOPPY = """
@@ -299,7 +310,7 @@ def test_ctrl_c_names_what_was_being_built() -> None:
         assembly.build_head(part, 4, 3)
     line = build.__code__.co_firstlineno + 1
     assert caught.value.__notes__ == [
-        "head 'sloppy' of plugin file:zoo_test_sloppy was being built"
+        "Head 'sloppy' of plugin file:zoo_test_sloppy was being built"
         f" (test_surroundings.py:{line})."
     ]
 
@@ -372,6 +383,7 @@ def test_what_hangs_at_the_end_is_named_and_ends_with_ctrl_c(start: str, tmp_pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "Done, but zoo waits for hangs.py:10. Ctrl-C ends it.\n"

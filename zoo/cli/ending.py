@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from zoo.untrusted import shown
 
-PATIENCE = 3.0
+PATIENCE = 10.0
 """Seconds that the interpreter's own end may take before the user is told what it waits for."""
 
 
@@ -26,7 +26,8 @@ def leave(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError):  # its reader is gone, or there is none
             stream.flush()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(status))
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell starts what runs beside it
+        signal.signal(signal.SIGINT, lambda *_: os._exit(status))
     teller = threading.Timer(PATIENCE, _tell)
     teller.daemon = True
     teller.start()

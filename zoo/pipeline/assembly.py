@@ -252,7 +252,8 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
         with as_guest(changed):
             yield
     except KeyboardInterrupt as error:
-        error.add_note(f"{entry.owner} of plugin {entry.origin} was being {deed}{place(error)}.")
+        who = f"{entry.kind.capitalize()} '{entry.name}' of plugin {entry.origin}"
+        error.add_note(f"{who} was being {deed}{place(error)}.")
         raise
     except Unfit as error:
         raise Unfit(f"{entry.owner}: {error}") from error

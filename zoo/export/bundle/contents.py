@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo import drafts
 from zoo.errors import ZooError
-from zoo.export.bundle import golden_files, manifest, model_card
+from zoo.export.bundle import golden_files, licenses, manifest, model_card
 from zoo.export.card import INPUT, Card
 from zoo.export.comparison import SPREAD, apart
 from zoo.export.golden import Golden, from_json
@@ -109,6 +109,7 @@ def _fill(
     facts = describe(model, oldest, proof.get("test_readings"), proved=proved)
     text = model_card.write(facts, proof, quantization=card.quantization, web=bool(web))
     (folder / "README.md").write_text(text, encoding="utf-8")
+    licenses.write(folder, facts, WEB)
     manifest.write(folder, facts)
 
 
