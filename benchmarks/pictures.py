@@ -63,6 +63,7 @@ LENIENT = {"AVIF", "GIF"}
 Answers = dict[str, list[list[str]]]
 
 
+@functools.cache
 def all_cases() -> list[Case]:
     cases = whole()
     return cases + damaged(cases, DAMAGED)
