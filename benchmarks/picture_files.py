@@ -10,6 +10,7 @@ import dataclasses
 import io
 import random
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -142,7 +143,9 @@ def from_pillow() -> Iterator[Case]:
             options: dict[str, Any] = {"sizes": [picture.size]} if kind == "ICO" else {}
             buffer = io.BytesIO()
             try:
-                picture.save(buffer, kind, **options)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of formats
+                    picture.save(buffer, kind, **options)
             except Exception:
                 continue  # Pillow writes no such file
             name = f"{kind}-{mode.replace(';', '')}"

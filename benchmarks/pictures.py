@@ -57,12 +57,13 @@ APART = {"PNG": 0, "WEBP": 2, "GIF": 1, "BMP": 2, "TIFF": 2, "JPEG": 4, "MPO": 4
 AVIF stores a colour for four pixels, and each decoder spreads it in its own way.
 """
 
-LENIENT = {"AVIF"}
+LENIENT = {"AVIF", "GIF"}
 """Of these a browser or sharp shows of a damaged file what Pillow's decoder refuses."""
 
 Answers = dict[str, list[list[str]]]
 
 
+@functools.cache
 def all_cases() -> list[Case]:
     cases = whole()
     return cases + damaged(cases, DAMAGED)

@@ -33,7 +33,7 @@ def test_a_sample_is_read_by_the_rule_or_refused(script: Any, tmp_path: Path) ->
 
 def test_a_wrong_answer_is_told(script: Any) -> None:
     """By the rule and beside the other readers; so is one that is more than a line."""
-    case = script.whole()[0]
+    case = script.all_cases()[0]
     shape = [(each["channels"], each["height"], each["width"]) for each in script.INPUTS]
     flat = [script.base64.b64encode(bytes(a * b * c)).decode() for a, b, c in shape]
     black = ["=" + line for line in flat]

@@ -472,6 +472,23 @@ def test_exif_orientation(orientation: int, suffix: str, tmp_path: Path) -> None
     assert np.array_equal(found, upright.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize(
+    ("magic", "kind", "turned"), [(42, 3, True), (43, 3, False), (42, 11, False), (42, 5, False)]
+)
+def test_a_rotation_is_a_whole_number_of_a_sound_block(
+    magic: int, kind: int, turned: bool, tmp_path: Path
+) -> None:
+    """What else Pillow makes of a damaged block, no other reader does."""
+    number = struct.pack(">f", 6.0) if kind == 11 else b"\0\6\0\0"
+    entry = struct.pack(">HHI", 0x0112, kind, 1) + number
+    exif = b"Exif\0\0MM" + struct.pack(">HIH", magic, 8, 1) + entry + bytes(4)
+    path = tmp_path / "picture.webp"
+    Image.fromarray(RGB).save(path, lossless=True, exif=exif)
+    upright = np.rot90(RGB, -1) if turned else RGB
+    found = read_picture(path, exact(3, upright))
+    assert np.array_equal(found, upright.transpose(2, 0, 1))
+
+
 def test_the_rotation_is_that_of_exif_alone(tmp_path: Path) -> None:
     """Pillow takes it from XMP too, which neither the rule names nor any other reader does."""
     path = tmp_path / "picture.png"

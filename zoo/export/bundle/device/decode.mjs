@@ -1,6 +1,13 @@
 // A picture file -> upright RGBA pixels, in a browser.
 
-import { checkGif, checkJpeg, checkSize, formatOf, takeRotation } from "./headers.mjs";
+import {
+  checkBmp,
+  checkGif,
+  checkJpeg,
+  checkSize,
+  formatOf,
+  takeRotation,
+} from "./headers.mjs";
 import { upright } from "./picture.mjs";
 import { decodePng } from "./png.mjs";
 
@@ -15,6 +22,7 @@ export async function decode(bytes) {
   if (format === "png" && "DecompressionStream" in window) return decodePng(bytes);
   if (format === "jpeg") checkJpeg(bytes);
   if (format === "gif") checkGif(bytes);
+  if (format === "bmp") checkBmp(bytes);
   if (format === "avif" && new TextDecoder("latin1").decode(bytes).includes(":auxiliary:alpha"))
     throw new Error("browsers differ about an AVIF's transparency; save it as PNG");
   const taken = format === "webp" ? takeRotation(bytes) : { bytes, orientation: 1 };

@@ -61,6 +61,13 @@ export function checkGif(bytes) {
     throw new Error("its first frame does not fill it; save it as PNG");
 }
 
+/** Throw where a BMP's header is of no length that there is; browsers take any. */
+export function checkBmp(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length < 18 || ![12, 40, 52, 56, 64, 108, 124].includes(view.getUint32(14, true)))
+    throw new Error("the BMP file's header is damaged");
+}
+
 /** Throw where a TIFF's colours are none of those that all decoders read alike. */
 export function checkTiff(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -106,10 +113,16 @@ export function orientationOf(block) {
   const view = new DataView(block.buffer, block.byteOffset, block.byteLength);
   try {
     const little = view.getUint16(0) === 0x4949;
+    if (view.getUint16(2, little) !== 42) return 1;
     const first = view.getUint32(4, little);
     for (let i = 0; i < view.getUint16(first, little); i++) {
       const entry = first + 2 + i * 12;
-      if (view.getUint16(entry, little) === 0x0112) return view.getUint16(entry + 8, little);
+      if (view.getUint16(entry, little) !== 0x0112) continue;
+      const kind = view.getUint16(entry + 2, little);
+      if (view.getUint32(entry + 4, little) !== 1) return 1;
+      if (kind === 1) return view.getUint8(entry + 8);
+      if (kind === 4) return view.getUint32(entry + 8, little);
+      return kind === 3 ? view.getUint16(entry + 8, little) : 1;
     }
   } catch {
     // A damaged EXIF block says nothing.

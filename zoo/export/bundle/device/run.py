@@ -317,12 +317,17 @@ def orientation(picture: Any) -> Any:
     """Return the rotation, 1 to 8, that EXIF states; where it cannot be read there is none."""
     try:
         if picture.format == "TIFF":
-            return picture.tag_v2.get(ORIENTATION)  # gone where Pillow has applied it
-        exif = Image.Exif()
-        exif.load(picture.info.get("exif") or b"")
-        return exif.get(ORIENTATION)
+            turn = picture.tag_v2.get(ORIENTATION)  # gone where Pillow has applied it
+        else:
+            block = picture.info.get("exif") or b""
+            if not re.match(rb"(Exif\0\0)?(II\*\0|MM\0\*)", block):
+                return None
+            exif = Image.Exif()
+            exif.load(block)
+            turn = exif.get(ORIENTATION)
     except Exception:
         return None
+    return turn if isinstance(turn, int) else None  # 6.0 is no number of a rotation
 
 
 def flatten(picture: Any, data: bytes) -> Any:
