@@ -47,7 +47,6 @@ class Environment:
 ENVIRONMENTS = {
     "lowest": Environment("3.11", "lowest-direct"),
     "python3.12": Environment("3.12", "highest"),
-    "python3.13": Environment("3.13", "highest"),
 }
 
 SMALL = ("--epochs", "2", "--batch-size", "64", "--threads", "1")
@@ -149,9 +148,9 @@ def plain_environment() -> dict[str, str]:
 
 def interrupted(python: Path, folder: Path) -> None:
     """Begin a long pretraining, and press Ctrl-C once it has a checkpoint: `resume` goes on."""
-    args = ("pretrain", "mlp", "--epochs", "60", "--checkpoint-steps", "5", "--threads", "1")
+    args = ("pretrain", "mlp", "--widths", "16", "--epochs", "60", "--checkpoint-steps", "5")
     begun = subprocess.Popen(
-        [str(python), "-m", "zoo", *args, "--quiet"],
+        [str(python), "-m", "zoo", *args, "--threads", "1", "--quiet"],
         cwd=folder,
         env=plain_environment(),
         stdout=subprocess.DEVNULL,
