@@ -326,6 +326,29 @@ def test_the_committed_kills_are_sixteen_of_each_kind(bench_script: Callable[[st
         assert found["runs hit"] >= 10
 
 
+@pytest.mark.slow
+@pytest.mark.begun_first
+def test_a_verb_may_be_killed_at_any_moment() -> None:
+    """Two kills of each of two verbs of `python benchmarks/kills_of_verbs.py`."""
+    script = Path(__file__).parents[1] / "benchmarks" / "kills_of_verbs.py"
+    verbs = ["--verb", "bundle", "--verb", "cache"]
+    command = [sys.executable, str(script), "--kills", "2", *verbs]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_committed_kills_are_of_many_moments(bench_script: Callable[[str], Any]) -> None:
+    script = bench_script("kills_of_verbs")
+    counts = json.loads(script.RESULT.read_text())["counts"]
+    assert counts.keys() <= script.VERBS.keys()
+    assert counts.keys() >= {"export", "int8", "bundle", "report"}
+    for found in counts.values():
+        assert found["kills"] >= script.KILLS
+        assert min(found["in each quarter of its life"]) > 0
+        assert found["left something, cleared by the next"] > 0
+        assert len(found["commit"]) == 40
+
+
 # --- stopped by Ctrl-C, at a known step ------------------------------------------------------
 
 

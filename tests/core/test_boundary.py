@@ -17,7 +17,8 @@ from zoo.api import ImageInput, Preprocessing
 from zoo.errors import ModelFileError
 from zoo.export.boundary import described, preprocessing
 from zoo.export.card import PREPROCESSED
-from zoo.export.graph import shorten, to_graph
+from zoo.export.graph import to_graph
+from zoo.export.naming import shorten
 from zoo.models import Classifier, Preprocess
 
 GREY, COLOUR = ImageInput(channels=1, height=6, width=6), ImageInput(channels=3, height=9, width=7)

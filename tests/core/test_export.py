@@ -430,7 +430,7 @@ def unfit_target(model: ModelProto) -> None:
         (fewer_classes, r"not a sound ONNX file"),
         (dangling, r"not a sound ONNX file"),
         (outside, r"its weights lie in another \('../../etc/passwd'\)"),
-        (unfit_target, r"not fit for coreml: batch not fixed"),
+        (unfit_target, r"not fit for coreml: operators Flatten; batch not fixed"),
     ],
 )
 def test_what_is_not_sound_is_one_line(trained: Any, damage: Damage, words: str) -> None:

@@ -25,7 +25,8 @@ from zoo.errors import ModelFileError, PluginFault
 from zoo.export import boundary, quantization
 from zoo.export.budget import Budget
 from zoo.export.compaction import compact
-from zoo.export.graph import shorten, to_graph
+from zoo.export.graph import to_graph
+from zoo.export.naming import shorten
 from zoo.export.quantization import _Reader, by_name, candidates, to_fp16, to_int8
 from zoo.export.work import cost_of
 from zoo.models import Classifier, Preprocess

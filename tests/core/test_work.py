@@ -72,9 +72,10 @@ def test_of_a_fixed_batch_each_example_costs_the_same() -> None:
 def test_a_graph_that_contradicts_itself_costs_what_is_known_of_it() -> None:
     """A batch of two is written into the graph: what follows is counted as it says."""
     _, graph = graph_of(nn.Flatten(), 360)
-    reshape = next(node for node in graph.graph.node if node.op_type == "Reshape")
-    shape = next(each for each in graph.graph.initializer if each.name == reshape.input[1])
-    shape.CopyFrom(onnx.numpy_helper.from_array(np.array([2, 360]), shape.name))
+    flatten = next(node for node in graph.graph.node if node.op_type == "Flatten")
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 360]), "two"))
+    written = helper.make_node("Reshape", [flatten.input[0], "two"], flatten.output)
+    flatten.CopyFrom(written)
     assert cost_of(graph) == Cost(macs=3 * 360, activations=4 * (360 + 2 * 360), tensors=7584)
 
 

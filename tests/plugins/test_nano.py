@@ -67,7 +67,7 @@ def test_the_graph_is_as_small_as_its_weights() -> None:
     assert kinds.count("Conv") == len(RECIPE.backbone.options["channels"]) + 1
     for conv, after in itertools.pairwise(kinds):
         if conv == "Conv":
-            assert after in ("Relu", "Reshape")
+            assert after in ("Relu", "Flatten")
     assert graph.ByteSize() <= FP32_BYTES
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from zoo.untrusted import shown
+from zoo.cli.output import say
 
 PATIENCE = 10.0
 """Seconds that the interpreter's own end may take before the user is told what it waits for."""
@@ -39,8 +39,7 @@ def _tell() -> None:
     waited_for = [each for each in threading.enumerate() if not each.daemon]
     places = [_place(frames.get(each.ident or 0)) for each in waited_for]
     named = ", ".join(sorted(set(filter(None, places)))) or "what was left to the end"
-    sys.stderr.write(shown(f"Done, but zoo waits for {named}. Ctrl-C ends it.") + "\n")
-    sys.stderr.flush()
+    say(f"Done, but zoo waits for {named}. Ctrl-C ends it.", err=True)
 
 
 def _place(frame: FrameType | None) -> str | None:

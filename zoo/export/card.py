@@ -35,6 +35,7 @@ class Card:
     `metrics` holds fractions 0..1: `accuracy` on the data set's test split. `dataset_sha256` is
     that of the test split: inputs, then labels as int64, without the `left_out` examples that the
     run has seen. `batch` is None where any size is taken.
+    `names` says that nodes and shapes were asked for, whatever the file's size.
     `quantization` says of an int8 or fp16 file how it was made and how it agrees with its twin.
     """
 
@@ -53,6 +54,7 @@ class Card:
     quantization: dict[str, Any] | None = None
     target: str = ""
     left_out: int = 0
+    names: bool = False
 
     @property
     def shape(self) -> list[int | str]:
@@ -106,6 +108,8 @@ class Card:
             written["zoo.quantization"] = _dump(self.quantization)
         if self.target:
             written["zoo.target"] = self.target
+        if self.names:
+            written["zoo.names"] = "kept"
         if self.left_out:
             written["zoo.left_out"] = str(self.left_out)
         if self.input.channels in PIXELS:  # keys of the ONNX specification
@@ -146,6 +150,7 @@ def from_metadata(metadata: Mapping[str, str], path: object) -> Card:
             quantization=None if written is None else parse_json(written),
             target=metadata.get("zoo.target", ""),
             left_out=int(metadata.get("zoo.left_out", "0")),
+            names="zoo.names" in metadata,
         )
         wrong = _unsound(card, described, metadata)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

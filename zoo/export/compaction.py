@@ -21,7 +21,7 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the same classifier in fewer bytes, rounded no more often than before.
 
     Out go pairs of QuantizeLinear and DequantizeLinear that only round, Relus that a rounding does
-    as well, int32 biases, doubled and unused constants, names of nodes, comments.
+    as well, int32 biases, doubled and unused constants, comments.
     """
     small = onnx.ModelProto()
     small.CopyFrom(model)
@@ -32,7 +32,7 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     _scalar_scales(graph)
     _share_constants(graph)
     for node in graph.node:
-        node.name = node.doc_string = ""
+        node.doc_string = ""
     del graph.value_info[:], graph.quantization_annotation[:]
     small.doc_string = graph.doc_string = ""
     return small

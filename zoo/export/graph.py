@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import itertools
-import string
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from zoo.api import ImageInput
 from zoo.errors import ModelFileError, OutOfMemory, PluginFault, ran_out
 from zoo.export.card import INPUT, OUTPUTS, PREPROCESSED, Card
 from zoo.export.modelfile import check_weights, examined, graphs
+from zoo.export.naming import describe, large, name_nodes, shorten
 from zoo.export.optimizing import optimize
 from zoo.export.seal import seal
 from zoo.export.silence import silence
@@ -70,6 +68,7 @@ def to_graph(
     model = _trace(deployed, example, opset, fixed=batch is not None)
     # It was an output while the graph was optimized, so that nothing was merged across it.
     del model.graph.output[len(OUTPUTS) :]
+    name_nodes(model)
     strip(model)
     versions = {each.domain: each.version for each in model.opset_import}
     if versions != {"": opset} or model.functions:
@@ -82,7 +81,9 @@ def to_graph(
 
 
 def finished(model: onnx.ModelProto, card: Card) -> bytes:
-    """Shorten names, write the metadata and the seal: the bytes of the file.
+    """Write names, metadata and seal: the bytes of the file.
+
+    In a small file names are short, unless the card says that they are to be kept.
 
     The model is changed in place: a copy would be as large as its weights. It may be finished anew,
     with another card. Raises `PluginFault` where what came out is not a sound file.
@@ -90,7 +91,7 @@ def finished(model: onnx.ModelProto, card: Card) -> bytes:
     named = Path("the exported graph")
     try:
         check_weights(named, model)  # while they have the names that the classifier gave them
-        shorten(model)
+        (describe if card.names or large(model) else shorten)(model)
         model.producer_name = "plugzoo"
         model.producer_version = card.versions.get("plugzoo", "")
         model.model_version = 1
@@ -113,38 +114,6 @@ def strip(model: onnx.ModelProto) -> None:
             part.doc_string = ""
     del model.metadata_props[:]
     model.doc_string = ""
-
-
-def shorten(model: onnx.ModelProto) -> None:
-    """Give inner tensors short names and nodes none: in a small file names weigh most.
-
-    `preprocessed` keeps its name.
-    """
-    kept = {"", INPUT, PREPROCESSED, *OUTPUTS}
-    fresh = (name for name in _short_names() if name not in kept)
-    names = {name: name for name in kept}
-
-    def short(name: str) -> str:
-        if name not in names:
-            names[name] = next(fresh)
-        return names[name]
-
-    for graph in graphs(model.graph):
-        graph.name = "g"
-        for node in graph.node:
-            node.name = ""
-            node.input[:] = [short(name) for name in node.input]
-            node.output[:] = [short(name) for name in node.output]
-        for part in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
-            part.name = short(part.name)
-        for sparse in graph.sparse_initializer:
-            sparse.values.name = short(sparse.values.name)
-
-
-def _short_names() -> Iterator[str]:
-    """Yield a, b, … Z, aa, ab, …"""
-    for length in itertools.count(1):
-        yield from map("".join, itertools.product(string.ascii_letters, repeat=length))
 
 
 def _read_operators_once() -> None:

@@ -104,8 +104,13 @@ def _split_gemms(graph: onnx.GraphProto) -> None:
         turned = weight.T.copy() if options.get("transB") else weight
         name, product = f"{node.output[0]}_weight", f"{node.output[0]}_product"
         graph.initializer.append(numpy_helper.from_array(turned, name))
-        graph.node.insert(place, helper.make_node("Add", [product, node.input[2]], node.output))
-        graph.node.insert(place, helper.make_node("MatMul", [node.input[0], name], [product]))
+        named = [node.name.replace("/Gemm", f"/{kind}") for kind in ("MatMul", "Add")]
+        parts = (
+            helper.make_node("Add", [product, node.input[2]], node.output, name=named[1]),
+            helper.make_node("MatMul", [node.input[0], name], [product], name=named[0]),
+        )
+        for part in parts:
+            graph.node.insert(place, part)
         del graph.node[place + 2]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from zoo import drafts
 from zoo.errors import ModelFileError
@@ -82,6 +83,7 @@ def to_int8(
     }
     source = onnx.load_model_from_string(model)
     named = _with_node_names(source)
+    _reshape_instead(named.graph)
     excluded = preprocessing(named.graph)
     if keep_first:
         layers = (node.name for node in named.graph.node if node.op_type in QUANTIZED)
@@ -178,12 +180,29 @@ class _Reader:
 
 
 def _with_node_names(source: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a model and name its nodes: the libraries tell nodes apart by name."""
+    """Copy a model and name its nodes if they are not: the libraries tell nodes apart by name."""
     named = onnx.ModelProto()
     named.CopyFrom(source)
+    if _named(source):
+        return named
     for index, node in enumerate(named.graph.node):
         node.name = f"n{index}"
     return named
+
+
+def _named(model: onnx.ModelProto) -> bool:
+    return all(node.name for node in model.graph.node)
+
+
+def _reshape_instead(graph: onnx.GraphProto) -> None:
+    """Write Flatten as Reshape: past the one onnxruntime computes on in integers, not past both."""
+    for node in graph.node:
+        if node.op_type == "Flatten" and [each.i for each in node.attribute] == [1]:
+            shape = numpy_helper.from_array(np.array([0, -1], np.int64), f"{node.name}_shape")
+            graph.initializer.append(shape)
+            written = helper.make_node("Reshape", [node.input[0], shape.name], node.output)
+            written.name = node.name
+            node.CopyFrom(written)
 
 
 def _finish(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
@@ -195,6 +214,9 @@ def _finish(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.initializer.extend(tensors)
+    if not _named(source):
+        for node in graph.node:
+            node.name = ""
     if [(each.domain, each.version) for each in model.opset_import] != [
         (each.domain, each.version) for each in source.opset_import
     ]:

@@ -77,6 +77,7 @@ class ExportConfig:
     max_drop: float = knob(
         MAX_DROP, "points of accuracy that int8 or fp16 may cost", low=0, high=100
     )
+    names: bool = knob(False, "keep names of nodes, and shapes, in a small file too")
     license: str = knob("unknown", "license of the weights, as SPDX names it")
 
     @property

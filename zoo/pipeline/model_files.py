@@ -144,6 +144,7 @@ def config_of(file: ModelFile) -> ExportConfig:
         int8=card.precision == "int8",
         fp16=card.precision == "fp16",
         max_drop=drop * 100,
+        names=card.names,
         license=card.license,
     )
 
@@ -183,6 +184,7 @@ def card_of(
         precision=config.precision,
         quantization=quantized,
         target=config.target or "",
+        names=config.names,
     )
 
 

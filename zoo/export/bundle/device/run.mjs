@@ -83,10 +83,10 @@ async function load(name) {
   }
 }
 
-const MOST_BYTES = 64 * 2 ** 20; // of model.json; every other file's size stands in it
+const MOST_OF_MANIFEST = 64 * 2 ** 20; // of model.json; every other file's size stands in it
 
 /** Read a file of this folder of at most so many bytes; no pipe and no device is waited for. */
-async function read(name, most = MOST_BYTES) {
+async function read(name, most = MOST_OF_MANIFEST) {
   let file;
   try {
     file = await open(new URL(encodeURI(name), import.meta.url), constants.O_RDONLY | NO_WAIT);
