@@ -128,7 +128,7 @@ def test_a_broken_plugin_is_named_and_in_nobodys_way(with_plugins: Callable[...,
     assert "Failed to load: zoo-broken:broken. See: zoo plugins" in listed.stderr
     unknown = with_plugins("pretrain", "broken-thing", status=2)
     assert unknown.stderr.endswith(
-        "\nIt may belong to a plugin that failed to load; see: zoo plugins\n"
+        "\n  It may belong to a plugin that failed to load; see: zoo plugins\n"
         "  zoo-broken:broken: ModuleNotFoundError:"
         " No module named 'a_dependency_that_is_not_installed'\n"
     )

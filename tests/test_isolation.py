@@ -289,7 +289,7 @@ def test_an_unknown_name_may_be_that_of_any_of_them(verb: Callable[..., Any]) ->
     assert first.endswith(
         " Installed: conv, conv-nano, conv-patch, conv-residual, loud, mlp, slow, wave."
     )
-    assert second == "It may belong to a plugin that failed to load; see: zoo plugins"
+    assert second == "  It may belong to a plugin that failed to load; see: zoo plugins"
     assert [without_path(line) for line in causes] == [
         f"  zoo-bad:{point}: {BAD[point][1]}" for point in sorted(BAD)
     ]
