@@ -791,7 +791,7 @@ def test_devices_that_are_not_there(cli: Cli, tmp_path: Path) -> None:
     result = cli("pretrain", "mlp", "--devices", "2", "--device", "cuda")
     first, second = result.stderr.splitlines()
     assert first.startswith("Error: The device 'cuda' cannot be used: ")
-    assert second == "Type --device cpu, or auto."
+    assert second == "  Type --device cpu, or auto."
     assert (result.exit_code, result.stdout) == (2, "")
     assert not (tmp_path / "runs").exists()
 

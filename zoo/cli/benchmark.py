@@ -14,7 +14,7 @@ from zoo.config import make
 from zoo.export.limits import ProofConfig
 from zoo.machine import MOST_THREADS
 
-LARGEST_BATCH = 65536
+LARGEST_BATCH = 1_000_000
 
 
 class Batches(click.ParamType):
