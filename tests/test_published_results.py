@@ -132,7 +132,15 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
 
 @pytest.mark.parametrize(
     "name",
-    ["against_commit", "combinations", "export_memory", "kills", "mutations", "odd_networks"],
+    [
+        "against_commit",
+        "combinations",
+        "export_memory",
+        "fuzz",
+        "kills",
+        "mutations",
+        "odd_networks",
+    ],
 )
 def test_a_published_result_is_of_a_commit(name: str) -> None:
     if name == "odd_networks":
@@ -228,6 +236,7 @@ def test_results_and_pages_are_no_change_of_what_is_measured(
     [
         ("combinations", ["--sample", "2"], "--sample"),
         ("mutations", ["--sample", "2"], "--sample"),
+        ("fuzz", ["--sample", "2"], "--sample and --number"),
         ("kills", ["--kind", "pretrain"], "--kind and fewer --kills"),
         ("kills", ["--kills", "4"], "--kind and fewer --kills"),
     ],
