@@ -363,7 +363,7 @@ def fault_of(found: dict[str, Any], at: Fixture) -> str:
     for said in found["said"]:
         why = _broken(said) or _false(found, said, at)
         if why:
-            return f"{' '.join(said['words'])}: {why}"
+            return f"{' '.join(said['words'])}: {why}".replace(str(at.here), "here")
     return ""
 
 

@@ -136,6 +136,7 @@ def test_a_bench_is_the_one_that_its_cells_come_to(
         "against_commit",
         "combinations",
         "export_memory",
+        "fuzz",
         "kills",
         "mutations",
         "odd_networks",
@@ -250,6 +251,7 @@ def test_results_and_pages_are_no_change_of_what_is_measured(
     [
         ("combinations", ["--sample", "2"], "--sample"),
         ("mutations", ["--sample", "2"], "--sample"),
+        ("fuzz", ["--sample", "2"], "--sample and --number"),
         ("kills", ["--kind", "pretrain"], "--kind and fewer --kills"),
         ("kills", ["--kills", "4"], "--kind and fewer --kills"),
         ("serving", ["--connections", "9"], "fewer --connections"),

@@ -28,6 +28,8 @@ systems tick, some every other second. Git calls this racily clean.
 """
 
 MARK, DIGEST = 16, 32
+LARGEST = 2**30
+"""Bytes of a file up to which it is taken for a picture, and read."""
 
 
 class File(NamedTuple):
@@ -98,6 +100,8 @@ def _digest_all(root: Path, files: Sequence[File]) -> list[bytes | str]:
 def digest_of(root: Path, file: File) -> bytes | str:
     try:
         with (root / file.name).open("rb") as opened:
+            if os.fstat(opened.fileno()).st_size > LARGEST:
+                return f"is larger than {LARGEST:,} bytes, which no picture is"
             return hashlib.file_digest(opened, "sha256").digest()
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"

@@ -248,6 +248,14 @@ def test_links_are_followed_but_not_in_circles(pets: Path) -> None:
     assert len(loaded.notes.texts) == 1  # nothing was found twice
 
 
+def test_a_file_that_is_too_large_for_a_picture_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "vast.png").touch()
+    os.truncate(tmp_path / "vast.png", 2**35)
+    file = contents.File("train", 0, "vast.png", b"", False)
+    said = contents.digest_of(tmp_path, file)
+    assert said == "is larger than 1,073,741,824 bytes, which no picture is"
+
+
 def test_a_maze_of_folders_is_walked_once(tmp_path: Path) -> None:
     root, names = tmp_path / "maze", [f"room{number:02}" for number in range(12)]
     for name in names:
