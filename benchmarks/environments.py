@@ -47,6 +47,7 @@ class Environment:
 ENVIRONMENTS = {
     "lowest": Environment("3.11", "lowest-direct"),
     "python3.12": Environment("3.12", "highest"),
+    "python3.13": Environment("3.13", "highest"),
 }
 
 SMALL = ("--epochs", "2", "--batch-size", "64", "--threads", "1")
