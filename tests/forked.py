@@ -27,6 +27,11 @@ PRELOADED = [
     "torch", "torch.onnx", "torchvision", "onnx", "onnxruntime", "onnxscript", "sklearn.datasets",
     "lightning_fabric", "rich.console", "rich.table", "click", "zoo.pipeline", "zoo.registry",
 ]  # fmt: skip
+HEAVY = frozenset({
+    "pretrain", "finetune", "resume", "run", "bench", "evaluate", "reproduce", "report", "export",
+    "validate", "bundle", "predict",
+})  # fmt: skip
+"""The verbs that import enough to be worth it: the server takes five seconds to be there."""
 _beginning = threading.Lock()
 
 

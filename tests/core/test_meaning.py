@@ -56,7 +56,7 @@ def check_answers(model: onnx.ModelProto, classifier: Classifier, batch: int | N
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize("batch", [None, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("function", "operators", "shapes"),
     [
@@ -116,7 +116,13 @@ def test_a_zero_that_allowzero_gives_a_meaning_keeps_it() -> None:
     assert not model([-1, 3, 1]).graph.node[0].attribute
 
 
-@pytest.mark.parametrize("name", sorted(Registry.installed().names("backbone")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "conv-residual" else pytest.param(name, marks=pytest.mark.slow)
+        for name in Registry.installed().names("backbone")
+    ],
+)
 def test_onnx2torch_reads_what_is_built_in(name: str) -> None:
     onnx2torch = pytest.importorskip("onnx2torch")
     spec = Registry.installed().lookup("backbone", name).spec
