@@ -18,9 +18,10 @@ from zoo.folders import workshop, write_atomic
 pytestmark = pytest.mark.skipif(drafts.fcntl is None, reason="needs locks that end with a process")
 
 DRAFTING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from zoo import drafts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever it means to those who run the tests
 with drafts.folder(Path(sys.argv[1])) as folder:
     (folder / "model.onnx").write_bytes(b"half")
     print(folder, flush=True)
