@@ -504,7 +504,8 @@ def test_two_processes_follow_the_curve_of_one(pair: Pair) -> None:
     follows(pair.two, pair.one)
     assert len(pair.one.metrics()) == 3
     rate = {"examples_per_second": None}
-    assert (pair.two.record.metrics | rate).keys() == (pair.one.record.metrics | rate).keys()
+    one = pair.one.record.metrics.keys() - {"probe_examples"}  # no probe in several processes
+    assert (pair.two.record.metrics | rate).keys() == one | rate.keys()
     counts = ("train_examples", "validation_examples")
     assert [pair.two.record.metrics[name] for name in counts] == [1293, 144]
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -716,7 +715,8 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(jobs: str, tmp_pat
     def start(folder: Path) -> Forked:
         folder.mkdir(exist_ok=True)
         words = (*LONG, "--jobs", jobs)
-        return Forked(words, cwd=folder, env=os.environ, stderr=subprocess.DEVNULL)
+        with (folder / "said.txt").open("a") as said:
+            return Forked(words, cwd=folder, env=os.environ, stderr=said)
 
     assert start(tmp_path / "whole").wait(300) == 0
     whole = pipeline.bench_table(tmp_path / "whole" / "out")
@@ -725,7 +725,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(jobs: str, tmp_pat
         process = start(folder)
         wait_for_more(folder, process, number + 1)
         process.send_signal(kind)
-        assert process.wait(60) in (-kind, 130, 0)
+        assert process.wait(60) in (-kind, 130, 0), (folder / "said.txt").read_text()
     assert start(folder).wait(300) == 0
     killed = pipeline.bench_table(folder / "out")
     assert same(killed) == same(whole)
