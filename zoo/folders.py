@@ -11,6 +11,9 @@ from pathlib import Path
 from zoo import drafts
 from zoo.errors import UsageError
 
+UNFINISHED = (".zoo-", ".partial")
+"""How the name of an unfinished file begins and ends; its own may be as long as a name can be."""
+
 
 def data_root(given: Path | None = None) -> Path:
     """Return the folder of the data sets: the one given, `ZOO_DATA`, or the user's cache."""
@@ -37,9 +40,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
+def is_empty(folder: Path) -> bool:
+    """Say whether a folder holds nothing but what killed processes left, which is cleared."""
+    drafts.clear(folder)
+    drafts.clear_files(folder, *UNFINISHED)
+    return not any(folder.iterdir())
+
+
 def _write(path: Path, data: bytes) -> None:
-    # Not by the file's own name: that may be as long as a name can be.
-    prefix, suffix = ".zoo-", ".partial"
+    prefix, suffix = UNFINISHED
 
     def make() -> Path:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)

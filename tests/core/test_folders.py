@@ -31,3 +31,11 @@ def test_a_longer_one_is_refused(tmp_path: Path, check: Callable[[Path], None]) 
         with pytest.raises(UsageError, match=f"has {size} bytes, and a name may have {LONGEST}"):
             check(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_leaves_a_folder_empty(tmp_path: Path) -> None:
+    (tmp_path / ".zoo-abc.partial").touch()
+    assert folders.is_empty(tmp_path)
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "notes.partial").touch()
+    assert not folders.is_empty(tmp_path)

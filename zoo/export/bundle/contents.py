@@ -20,7 +20,7 @@ from zoo.export.golden import Golden, from_json
 from zoo.export.modelfile import ModelFile
 from zoo.export.runtime import Session, open_session
 from zoo.export.targets import OPSET, oldest_onnxruntime
-from zoo.folders import check_parent, workshop
+from zoo.folders import check_parent, is_empty, workshop
 from zoo.pictures import RULE
 
 MODEL = "model.onnx"
@@ -39,7 +39,7 @@ def check_target(folder: Path, *, force: bool = False) -> Path:
         return target
     if not target.is_dir():
         raise ZooError(f"'{folder}' is a file; name a folder.")
-    if not any(target.iterdir()):
+    if is_empty(target):
         return target
     try:
         content = manifest.read(target)

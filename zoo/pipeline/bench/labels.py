@@ -10,7 +10,7 @@ from typing import Any
 from zoo.api import Component
 from zoo.errors import UsageError
 from zoo.evidence import ledger
-from zoo.folders import write_atomic
+from zoo.folders import is_empty, write_atomic
 from zoo.pipeline.assembly import build_dataset, choose
 from zoo.pipeline.bench.caption import said
 from zoo.pipeline.bench.cells import orders
@@ -165,7 +165,7 @@ def _folder(output: Path | None, fixed: dict[str, Any], workspace: Workspace) ->
         output = workspace.runs_root / f"{name}-{digest(identity)[:8]}"
     if output.is_file():
         raise UsageError(f"'{output}' is a file; name a folder with -o.")
-    if not output.is_dir() or not any(output.iterdir()):
+    if not output.is_dir() or is_empty(output):
         return output
     if not (output / PLAN).is_file():
         raise UsageError(
