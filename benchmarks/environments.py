@@ -2,7 +2,7 @@
 
 python benchmarks/environments.py                  # three of them: 20 minutes, 7 GB of disk each
 python benchmarks/environments.py --only lowest
-python benchmarks/environments.py --only lowest --keep /tmp/lowest    # it is left there
+python benchmarks/environments.py --only lowest --keep DIR    # it is left there
 
 `uv` makes them (`pip install uv`), with the Python of that version that PATH has, or that it can
 fetch.

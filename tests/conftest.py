@@ -115,7 +115,7 @@ def zoo(tmp_path: Path) -> Callable[..., Result]:
 
     def run(*args: object, timeout: float = 120, anew: bool = False, **env: str) -> Result:
         given = {**os.environ, "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **env}
-        if not anew and forked.HEAVY & {*args}:
+        if not anew and forked.imports_much(args):
             return forked.run(args, cwd=tmp_path, env=given, timeout=timeout)
         return subprocess.run(
             [sys.executable, "-m", "zoo", *map(str, args)],

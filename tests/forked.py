@@ -16,6 +16,7 @@ import runpy
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from multiprocessing.reduction import DupFd
@@ -33,6 +34,17 @@ HEAVY = frozenset({
 })  # fmt: skip
 """The verbs that import enough to be worth it: the server takes five seconds to be there."""
 _beginning = threading.Lock()
+
+
+def imports_much(words: Sequence[object]) -> bool:
+    """Say whether a command's verb is one of `HEAVY`: its first word that is no group's option."""
+    rest = iter(map(str, words))
+    for word in rest:
+        if word == "--plugin":
+            next(rest, "")
+        elif not word.startswith("-"):
+            return word in HEAVY
+    return False
 
 
 class Forked:
@@ -107,11 +119,12 @@ class Forked:
             ]
             for reader in self._readers:
                 reader.start()
+        deadline = None if timeout is None else time.monotonic() + timeout
         for reader in self._readers:
-            reader.join(timeout)
+            reader.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if reader.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-        self.wait(timeout)
+        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return tuple(self._said)
 
     def _read(self, at: int) -> None:

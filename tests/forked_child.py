@@ -22,6 +22,7 @@ for number, stream in enumerate(given["streams"]):
 sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
 sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
 sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 os.chdir(given["folder"])
 os.environ.clear()
 os.environ.update(given["environment"])

@@ -19,11 +19,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
 from zoo.errors import ModelFileError
-from zoo.export import endless, runtime, trials
+from zoo.export import endless, trials
 from zoo.export.modelfile import open_model
 from zoo.export.runtime import open_session
 from zoo.export.seal import BLANK, KEY, seal
-from zoo.pipeline import timed_sides
 
 Cli = Callable[..., Any]
 
@@ -299,8 +298,7 @@ def test_ctrl_c_ends_a_loop_without_an_end(trained: Any, tmp_path: Path) -> None
 def test_a_loop_without_an_end_is_not_waited_for(
     cli: Cli, trained: Any, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (endless, runtime, timed_sides):
-        monkeypatch.setattr(module, "LONGEST", 1.0)
+    monkeypatch.setattr(endless, "LONGEST", 1.0)
     Image.new("L", (8, 8)).save("picture.png")
     Path("endless.onnx").write_bytes(changed(looping(ENDLESS))(trained.model.read_bytes()))
     result = cli(verb, "endless.onnx", *(["picture.png"] if verb == "predict" else []))

@@ -386,7 +386,10 @@ def test_what_hangs_at_the_end_is_named_and_ends_with_ctrl_c(start: str, tmp_pat
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
-    assert process.stderr.readline() == "Done, but zoo waits for hangs.py:10. Ctrl-C ends it.\n"
+    assert (
+        process.stderr.readline()
+        == "zoo has finished, and waits for hangs.py:10. Ctrl-C ends it.\n"
+    )
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

@@ -39,7 +39,7 @@ def _tell() -> None:
     waited_for = [each for each in threading.enumerate() if not each.daemon]
     places = [_place(frames.get(each.ident or 0)) for each in waited_for]
     named = ", ".join(sorted(set(filter(None, places)))) or "what was left to the end"
-    say(f"Done, but zoo waits for {named}. Ctrl-C ends it.", err=True)
+    say(f"zoo has finished, and waits for {named}. Ctrl-C ends it.", err=True)
 
 
 def _place(frame: FrameType | None) -> str | None:

@@ -14,8 +14,9 @@ import onnxruntime
 
 from zoo.api import ImageInput
 from zoo.errors import ModelFileError, OutOfMemory, first_line, ran_out
+from zoo.export import endless as loops
 from zoo.export.card import INPUT, OUTPUTS, Card, from_metadata
-from zoo.export.endless import LONGEST, may_be_endless, unanswered
+from zoo.export.endless import may_be_endless, unanswered
 from zoo.export.seal import check_keys, check_seal, hint, read_model
 
 Array = np.ndarray[Any, Any]
@@ -92,7 +93,7 @@ def answers(
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        return answer.result(LONGEST)
+        return answer.result(loops.LONGEST)
     finally:
         options.terminate = True
         thread.join()

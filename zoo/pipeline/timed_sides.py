@@ -15,9 +15,10 @@ from typing import Any
 
 from zoo import runs
 from zoo.errors import ModelFileError, RunError, UsageError, ZooError
+from zoo.export import endless as loops
 from zoo.export import timing
 from zoo.export.card import Card
-from zoo.export.endless import LONGEST, may_be_endless, unanswered
+from zoo.export.endless import may_be_endless, unanswered
 from zoo.export.seal import read_model
 from zoo.pipeline.affordable import Allowance, Pace, paced
 from zoo.pipeline.provenance import places
@@ -123,7 +124,7 @@ def _process(path: Path) -> Iterator[Ask]:
     asking, answers = process.stdin, process.stdout
 
     def ask(order: Order) -> dict[str, Any]:
-        limit = threading.Timer(LONGEST, process.kill)
+        limit = threading.Timer(loops.LONGEST, process.kill)
         try:
             asking.write(json.dumps(order) + "\n")
             asking.flush()
