@@ -73,8 +73,10 @@ def clear(parent: Path) -> None:
         ours = path.name.startswith(_prefix())
         with contextlib.suppress(OSError), _abandoned(path, ours) as gone:
             if gone:
-                for before in (path / OLDER).glob("*"):
-                    if not (parent / before.name).exists():
+                # What came from elsewhere, in an archive say, has nothing of this folder's to give.
+                aside = path / OLDER
+                for before in aside.iterdir() if ours and _is_folder(aside) else ():
+                    if not os.path.lexists(parent / before.name):
                         before.rename(parent / before.name)
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -139,7 +141,13 @@ def _abandoned(path: Path, ours: bool) -> Iterator[bool]:
             os.close(handle)
 
 
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _open(path: Path) -> int | None:
+    if fcntl is None:  # on Windows an open file cannot be renamed
+        return None
     try:
         return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except OSError:

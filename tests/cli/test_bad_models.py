@@ -118,8 +118,11 @@ def twice(model: ModelProto) -> None:
     model.metadata_props.add(key="zoo.run", value="another")
 
 
-def looping(rounds: int) -> Callable[[ModelProto], None]:
-    """Add zero to the logits by a loop of so many rounds, which no optimizer can take away."""
+def looping(rounds: int, *, empty: bool = False) -> Callable[[ModelProto], None]:
+    """Add zero to the logits by a loop of so many rounds, which no optimizer can take away.
+
+    Its body has two nodes, or none.
+    """
 
     def change(model: ModelProto) -> None:
         graph, number = model.graph, helper.make_tensor_value_info
@@ -127,7 +130,9 @@ def looping(rounds: int) -> Callable[[ModelProto], None]:
                   "none": np.zeros((), np.float32)}  # fmt: skip
         graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
         body = helper.make_graph(
-            [
+            []
+            if empty
+            else [
                 helper.make_node("Identity", ["again"], ["on"]),
                 helper.make_node("Add", ["value", "value"], ["next"]),
             ],
@@ -137,7 +142,10 @@ def looping(rounds: int) -> Callable[[ModelProto], None]:
                 number("again", TensorProto.BOOL, []),
                 number("value", TensorProto.FLOAT, []),
             ],
-            [number("on", TensorProto.BOOL, []), number("next", TensorProto.FLOAT, [])],
+            [
+                number("again" if empty else "on", TensorProto.BOOL, []),
+                number("value" if empty else "next", TensorProto.FLOAT, []),
+            ],
         )
         place = next(i for i, node in enumerate(graph.node) if "logits" in node.output)
         nodes = list(graph.node)
@@ -279,9 +287,11 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_ends_a_loop_without_an_end(trained: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty", [False, True])
+def test_ctrl_c_ends_a_loop_without_an_end(trained: Any, tmp_path: Path, empty: bool) -> None:
+    """Between two nodes; where its body has none it is left behind, and ends with the process."""
     path = tmp_path / "endless.onnx"
-    path.write_bytes(changed(looping(ENDLESS))(trained.model.read_bytes()))
+    path.write_bytes(changed(looping(ENDLESS, empty=empty))(trained.model.read_bytes()))
     command = [sys.executable, "-c", INTERRUPTED, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)

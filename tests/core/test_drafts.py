@@ -125,6 +125,25 @@ def test_what_was_put_aside_comes_back_unless_there_is_another(tmp_path: Path) -
     assert names(tmp_path / "replaced") == []
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_what_came_from_elsewhere_moves_nothing(tmp_path: Path, link: bool) -> None:
+    """An archive may hold an old draft, of another host's, with a link to what is the user's."""
+    own, received = tmp_path / "own", tmp_path / "received"
+    own.mkdir()
+    (own / "key").write_text("secret")
+    draft = received / f"{drafts.PREFIX}strange"
+    draft.mkdir(parents=True)
+    if link:
+        (draft / drafts.OLDER).symlink_to(own, target_is_directory=True)
+    else:
+        (draft / drafts.OLDER).mkdir()
+        (draft / drafts.OLDER / "planted").write_text("x")
+    os.utime(draft, (0, 0))
+    drafts.clear(received)
+    assert names(own) == ["key"]
+    assert names(received) == []
+
+
 def test_links_and_files_of_such_a_name_are_not_followed(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

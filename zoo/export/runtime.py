@@ -21,6 +21,8 @@ from zoo.export.seal import check_keys, check_seal, hint, read_model
 
 Array = np.ndarray[Any, Any]
 Level = Literal["none", "full"]
+PATIENCE = 2.0
+"""Seconds that a run which is to stop is waited for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +97,9 @@ def answers(
     try:
         return answer.result(loops.LONGEST)
     finally:
+        # It looks at that between two nodes: a loop without any never does, and is left behind.
         options.terminate = True
-        thread.join()
+        thread.join(PATIENCE)
 
 
 def open_session(

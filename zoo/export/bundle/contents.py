@@ -35,6 +35,7 @@ def check_target(folder: Path, *, force: bool = False) -> Path:
     """
     check_parent(folder)
     target = Path(os.path.realpath(folder))
+    drafts.clear(target.parent)  # a bundle that a killed process put aside is there again
     if not target.exists():
         return target
     if not target.is_dir():

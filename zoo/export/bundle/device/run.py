@@ -52,8 +52,8 @@ MARK = b"\x0a\x0azoo.sha256\x12\x40"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.05}
 """How far a probability may be off from one runtime to another, by precision."""
 OUTPUTS = {"logits": "logits", "probabilities": "probabilities"}
-MOST_BYTES = 64 * 2**20
-"""Of model.json; every other file's size stands in it."""
+MOST_OF_MANIFEST = 64 * 2**20
+"""Bytes of model.json; every other file's size stands in it."""
 LOOSE = 0.05
 """How far a probability may be off where another decoder gave other pixels."""
 FORMATS = (
@@ -82,14 +82,16 @@ def read_manifest() -> dict[str, Any]:
 
     It names files of its own folder alone, each with its size and sum.
     """
-    data = read("model.json", MOST_BYTES)
+    data = read("model.json", MOST_OF_MANIFEST)
     try:
         content: dict[str, Any] = json.loads(data)
         seal, files = content["sha256"].encode(), content["files"]
         named = [content["model"]["file"], content["golden"]]
         sums = [content["model"]["sha256"], *(each["sha256"] for each in files.values())]
         sound = all(isinstance(text, str) for text in (*named, *sums))
-        sound = sound and all(type(each["bytes"]) is int for each in files.values())
+        sound = sound and all(
+            type(each["bytes"]) is int and each["bytes"] >= 0 for each in files.values()
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
@@ -238,7 +240,7 @@ def read_file(path: Path) -> bytes:
             raise ValueError("it is a pipe or a device, not a file")
         if found.st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
-        return file.read(MOST_BYTES)
+        return file.read(found.st_size)  # Python sets aside as much as it is asked for
 
 
 def most_pixels() -> int:
@@ -617,7 +619,8 @@ def attempt(name: str, most: int) -> tuple[bytes, str]:
         if not path.is_file():
             return b"", "is no file" if path.exists() else "is missing"
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, most) + 1)  # Python sets aside as much as it is asked for
     except OSError as error:
         return b"", f"cannot be read: {error.strerror}"
     return data, f"was changed: it has more than {most:,} bytes" if len(data) > most else ""
