@@ -36,7 +36,7 @@ def as_guest(changed: list[str]) -> Iterator[None]:
         yield
 
 
-def put_back(who: str, changed: Sequence[str], deed: str) -> str:
+def note_of_undone(who: str, changed: Sequence[str], deed: str) -> str:
     """Say who changed what, and that it is as it was."""
     return f"{who} changed {listed(changed)} while it was {deed}; zoo put it back"
 
@@ -108,7 +108,10 @@ def _flush() -> None:
             stream.flush()  # type: ignore[union-attr]
     if ctypes := sys.modules.get("ctypes"):
         with contextlib.suppress(Exception):
-            ctypes.CDLL(None).fflush(None)
+            # That stream alone: one that another thread reads from is locked until it has a line.
+            library = ctypes.CDLL(None)
+            name = "__stdoutp" if sys.platform == "darwin" else "stdout"
+            library.fflush(ctypes.c_void_p.in_dll(library, name))
 
 
 @contextlib.contextmanager

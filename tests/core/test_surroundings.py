@@ -9,6 +9,7 @@ import locale
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -214,6 +215,29 @@ def test_stdout_is_left_alone_whoever_writes(capfd: pytest.CaptureFixture[str]) 
     out, err = capfd.readouterr()
     assert out == "result\n"
     assert sorted(err.splitlines()) == ["child", "descriptor", "machine code", "original", "print"]
+
+
+WAITING = """
+import ctypes, threading, time
+from zoo.isolation import as_guest
+threading.Thread(target=ctypes.CDLL(None).getchar, daemon=True).start()
+time.sleep(0.3)
+with as_guest([]):
+    pass
+print("on it went", flush=True)
+input()
+"""
+
+
+def test_a_thread_that_waits_for_input_holds_nothing_up() -> None:
+    command = [sys.executable, "-c", WAITING]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], 30)
+        process.kill()
+        assert ready
+        assert process.stdout.readline() == "on it went\n"
 
 
 @pytest.mark.parametrize("quiet", [True, False])

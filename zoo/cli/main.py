@@ -190,7 +190,7 @@ def zoo(plugin_files: tuple[Path, ...]) -> None:
 
 def registry_of(ctx: click.Context) -> Any:
     """Return the plugins of this invocation, discovered when first asked for."""
-    from zoo.isolation import put_back
+    from zoo.isolation import note_of_undone
     from zoo.registry import SLOW, Registry
 
     root = ctx.find_root()
@@ -203,7 +203,7 @@ def registry_of(ctx: click.Context) -> Any:
             if plugin.seconds >= SLOW:
                 _say(f"Plugin {plugin.name} took {plugin.seconds:.1f} s to load. See: zoo plugins")
             if plugin.changed:
-                _say(f"{put_back(f'Plugin {plugin.name}', plugin.changed, 'loaded')}.")
+                _say(f"{note_of_undone(f'Plugin {plugin.name}', plugin.changed, 'loaded')}.")
             # A file that was named and does not load is what is wrong, whatever else follows.
             named = plugin.name.startswith("file:") and ctx.info_name not in ("plugins", "list")
             if plugin.cause and named:

@@ -15,7 +15,7 @@ from zoo.api import Component, Dataset, Examples, ImageInput, Losses, Preprocess
 from zoo.config import to_json
 from zoo.data import checked
 from zoo.errors import OutOfMemory, PluginFault, Unfit, ZooError, first_line, ran_out, recurs
-from zoo.isolation import as_guest, place, put_back
+from zoo.isolation import as_guest, note_of_undone, place
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
@@ -276,7 +276,7 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
     finally:
         if new := [name for name in changed if name not in entry.told]:
             entry.told.update(new)
-            note(put_back(f"{entry.owner} of plugin {entry.origin}", new, deed))
+            note(note_of_undone(f"{entry.owner} of plugin {entry.origin}", new, deed))
 
 
 @contextlib.contextmanager
