@@ -2,6 +2,7 @@
 
 A lock (`flock`) ends with its process, however that ends. Where there are none, as on Windows and
 on some network file systems, a draft is cleared by its age alone, and so is one of another host.
+Files that are being written are no different: their names say which host writes them, too.
 """
 
 from __future__ import annotations
@@ -82,9 +83,10 @@ def clear(parent: Path) -> None:
 
 
 def clear_files(parent: Path, prefix: str, suffix: str) -> None:
-    """Remove unfinished files of such names whose writers are gone."""
+    """Remove unfinished files of such names whose writers are gone, as `clear` does folders."""
     for path in _entries(parent, prefix, suffix):
-        with contextlib.suppress(OSError), _abandoned(path, True) as gone:
+        ours = path.name.startswith(f"{prefix}{host()}-")
+        with contextlib.suppress(OSError), _abandoned(path, ours) as gone:
             if gone:
                 path.unlink()
 
@@ -109,9 +111,13 @@ def _ending() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
+def host() -> str:
+    """Name this host in what it drafts: only here can it be told whether a process lives."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
 def _prefix() -> str:
-    """Begin the names of this host's drafts: only here can it be told whether a process lives."""
-    return f"{PREFIX}{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
+    return f"{PREFIX}{host()}-"
 
 
 def _entries(parent: Path, prefix: str, suffix: str) -> list[Path]:

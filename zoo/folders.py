@@ -43,19 +43,25 @@ def write_atomic(path: Path, data: bytes) -> None:
 def is_empty(folder: Path) -> bool:
     """Say whether a folder holds nothing but what killed processes left, which is cleared."""
     drafts.clear(folder)
-    drafts.clear_files(folder, *UNFINISHED)
+    clear_unfinished(folder)
     return not any(folder.iterdir())
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the unfinished files in a folder whose writers are gone; none may be there."""
+    drafts.clear_files(folder, *UNFINISHED)
 
 
 def _write(path: Path, data: bytes) -> None:
     prefix, suffix = UNFINISHED
 
     def make() -> Path:
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
+        begin = f"{prefix}{drafts.host()}-"
+        handle, name = tempfile.mkstemp(prefix=begin, suffix=suffix, dir=path.parent)
         os.close(handle)
         return Path(name)
 
-    drafts.clear_files(path.parent, prefix, suffix)
+    clear_unfinished(path.parent)
     with drafts.held(make) as partial:
         try:
             with partial.open("wb") as file:

@@ -248,6 +248,8 @@ class Run:
             return
         if load(self.folder).record.status == "finished":
             raise RunError(f"Run '{self.name}' was finished meanwhile. See: zoo runs")
+        # Whoever holds the run's lock is alone here, so that no file's own lock need be asked; and
+        # zoo 0.1 called them otherwise.
         for partial in self.folder.rglob(".*.partial"):
             partial.unlink(missing_ok=True)
         self.record.status, self.record.process = "running", _process()

@@ -172,6 +172,17 @@ def test_an_unfinished_file_of_a_killed_process_is_cleared(start: Start, tmp_pat
     assert target.read_bytes() == b"whole"
 
 
+def test_an_unfinished_file_of_another_host_is_cleared_by_its_age(tmp_path: Path) -> None:
+    """A shared disk may have no locks that another host sees."""
+    other = tmp_path / ".zoo-0123abcd-x.partial"
+    other.touch()
+    write_atomic(tmp_path / "a", b"whole")
+    assert other.exists()
+    os.utime(other, (0, 0))
+    write_atomic(tmp_path / "a", b"whole")
+    assert names(tmp_path) == ["a"]
+
+
 @pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_that_ends_it_leaves_nothing(
     start: Start, tmp_path: Path, number: str, status: int

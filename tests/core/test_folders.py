@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import folders
+from zoo import drafts, folders
 from zoo.errors import UsageError
 
 LONGEST = 255
@@ -34,7 +34,7 @@ def test_a_longer_one_is_refused(tmp_path: Path, check: Callable[[Path], None]) 
 
 
 def test_what_a_killed_process_left_leaves_a_folder_empty(tmp_path: Path) -> None:
-    (tmp_path / ".zoo-abc.partial").touch()
+    (tmp_path / f".zoo-{drafts.host()}-abc.partial").touch()
     assert folders.is_empty(tmp_path)
     assert not any(tmp_path.iterdir())
     (tmp_path / "notes.partial").touch()

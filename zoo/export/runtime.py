@@ -22,7 +22,7 @@ from zoo.export.seal import check_keys, check_seal, hint, read_model
 Array = np.ndarray[Any, Any]
 Level = Literal["none", "full"]
 PATIENCE = 2.0
-"""Seconds that a run which is to stop is waited for."""
+"""Seconds that a run which may be endless is waited for when it is to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +78,9 @@ def answers(
 ) -> list[Array]:
     """Run an onnxruntime session once.
 
-    onnxruntime keeps Ctrl-C waiting until it is done. One that may be `endless` is stopped by it,
-    and after `LONGEST` seconds: raises `TimeoutError`.
+    onnxruntime alone would keep Ctrl-C waiting until it is done; here it is stopped at its next
+    node. One that may be `endless` is stopped after `LONGEST` seconds as well, with `TimeoutError`.
     """
-    if not endless:
-        return list(session.run(list(outputs), feed))
     options, answer = onnxruntime.RunOptions(), concurrent.futures.Future[list[Array]]()
     options.log_severity_level = 4
 
@@ -95,11 +93,11 @@ def answers(
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        return answer.result(loops.LONGEST)
+        return answer.result(loops.LONGEST if endless else None)
     finally:
         # It looks at that between two nodes: a loop without any never does, and is left behind.
         options.terminate = True
-        thread.join(PATIENCE)
+        thread.join(PATIENCE if endless else None)
 
 
 def open_session(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.errors import ModelFileError, NoModelFile, did_you_mean
+from zoo.export.protobuf import parts
 from zoo.untrusted import MODEL_LIMIT, read_file
 
 KEY = "zoo.sha256"
 BLANK = b"0" * 64
-METADATA = 14
-"""The number of an entry of metadata in an ONNX model."""
+METADATA, METADATA_KEY = 14, 1
+"""The numbers that onnx.proto gives an entry of metadata in a model, and its key."""
 # The metadata entry as protobuf writes it: the key, then 64 characters of value.
 MARK = b"\x0a\x0a" + KEY.encode() + b"\x12\x40"
 
@@ -44,15 +44,18 @@ def check_seal(data: bytes, path: object) -> None:
 def check_keys(data: bytes, path: object) -> None:
     """Refuse a file whose metadata have a key twice: readers differ in which of them they take."""
     keys: set[bytes] = set()
-    for start, end in _parts(data, 0, len(data), METADATA):
-        for first, last in list(_parts(data, start, end, 1))[-1:]:
-            key = data[first:last]
-            if key in keys:
-                raise ModelFileError(
-                    f"The metadata of '{path}' are damaged: '{key.decode(errors='replace')}' is in"
-                    " them twice. Type: zoo export RUN"
-                )
-            keys.add(key)
+    try:
+        for _, entry in parts(data, (0, len(data)), METADATA):
+            for _, place in list(parts(data, entry, METADATA_KEY))[-1:]:
+                key = data[slice(*place)]
+                if key in keys:
+                    twice = f"'{key.decode(errors='replace')}' is in them twice"
+                    raise ModelFileError(
+                        f"The metadata of '{path}' are damaged: {twice}. Type: zoo export RUN"
+                    )
+                keys.add(key)
+    except ValueError as error:
+        raise ModelFileError(f"'{path}' is damaged: it has {error}. Type: zoo export RUN") from None
 
 
 def read_model(path: Path) -> bytes:
@@ -85,33 +88,6 @@ def hint(data: bytes) -> str:
 def _place(data: bytes) -> int | None:
     found = data.find(MARK)
     return found + len(MARK) if found >= 0 and data.count(MARK) == 1 else None
-
-
-def _parts(data: bytes, at: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """Yield where the parts of a protobuf message lie that have a number; what is torn ends it."""
-    while at < end:
-        tag, at = _varint(data, at, end)
-        size = {1: 8, 5: 4}.get(tag & 7, 0)
-        if tag & 7 in (0, 2):
-            value, at = _varint(data, at, end)
-            size = value if tag & 7 == 2 else 0
-        elif not size:
-            return
-        if at + size > end:
-            return
-        if tag == wanted << 3 | 2:
-            yield at, at + size
-        at += size
-
-
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 70:
-        value |= (data[at] & 0x7F) << shift
-        shift, at = shift + 7, at + 1
-        if not data[at - 1] & 0x80:
-            break
-    return value & 2**64 - 1, at
 
 
 def _digest(data: bytes, start: int) -> bytes:
