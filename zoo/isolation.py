@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo import api
-from zoo.errors import PluginFault, UnknownField
-from zoo.surroundings import as_it_was, listed
+from zoo.errors import PluginFault, UnknownField, joined
+from zoo.surroundings import as_it_was
 
 OURS = Path(__file__).parent
 CALLERS = {"torch", "pluggy", "importlib", "contextlib.py"}
@@ -38,7 +38,7 @@ def as_guest(changed: list[str]) -> Iterator[None]:
 
 def note_of_undone(who: str, changed: Sequence[str], deed: str) -> str:
     """Say who changed what, and that it is as it was."""
-    return f"{who} changed {listed(changed)} while it was {deed}; zoo put it back"
+    return f"{who} changed {joined(changed)} while it was {deed}; zoo put it back"
 
 
 @contextlib.contextmanager

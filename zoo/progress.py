@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from zoo.untrusted import shown, shown_lines
+from zoo.showing import shown, shown_lines
 
 if TYPE_CHECKING:
     import rich.console

@@ -24,6 +24,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from zoo.errors import joined
+
 Undo = Callable[[], str | None]
 """Puts one thing back as it was; returns what it is called where it had changed, else None."""
 Watch = Callable[[], Undo]
@@ -109,14 +111,27 @@ class _Arriving(importlib.abc.MetaPathFinder):
         return spec
 
 
+UNREADABLE = object()
+
+
 def setting(name: str, read: Callable[[], Any], write: Callable[[Any], object]) -> Watch:
-    """Return the watch of a thing that is one value."""
+    """Return the watch of a thing that is one value.
+
+    One that cannot be read is left alone; it was changed where it could be read before. torch has
+    settings that no longer can be where one of its newer ones contradicts them.
+    """
+
+    def look() -> Any:
+        try:
+            return read()
+        except RuntimeError:
+            return UNREADABLE
 
     def watch() -> Undo:
-        before = read()
+        before = look()
 
         def undo() -> str | None:
-            if read() == before:
+            if before is UNREADABLE or look() == before:
                 return None
             write(before)
             return name
@@ -166,7 +181,7 @@ def _environment() -> Undo:
                 os.environ[name] = before[name]
             else:
                 del os.environ[name]
-        return f"the environment's {listed(names)}" if names else None
+        return f"the environment's {joined(names)}" if names else None
 
     return undo
 
@@ -178,12 +193,6 @@ def _harmless(name: str, before: str | None, after: str | None) -> bool:
     if after is None or name.startswith(STEERING) or not name.endswith("PATH"):
         return False
     return set(before.split(os.pathsep)) <= set(after.split(os.pathsep))  # it only grew
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join names, of which there is one at least: `a, b and c`."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _s(names: Sequence[str]) -> str:
@@ -205,7 +214,7 @@ def _descriptors() -> Undo:
                     lost.append(str(number))
             finally:
                 os.close(copy)
-        return f"descriptor{_s(lost)} {listed(lost)}" if lost else None
+        return f"descriptor{_s(lost)} {joined(lost)}" if lost else None
 
     return undo
 
@@ -225,7 +234,7 @@ def _streams() -> Undo:
         lost = [name for name, stream in before.items() if getattr(sys, name, None) is not stream]
         for name in lost:
             setattr(sys, name, before[name])
-        return listed([f"sys.{name}" for name in lost]) if lost else None
+        return joined([f"sys.{name}" for name in lost]) if lost else None
 
     return undo
 
@@ -242,7 +251,7 @@ def _handlers() -> Undo:
             ):  # None: it is not Python's
                 signal.signal(each, handler)
                 lost.append(each.name)
-        return f"the handler{_s(lost)} of {listed(lost)}" if lost else None
+        return f"the handler{_s(lost)} of {joined(lost)}" if lost else None
 
     return undo
 
@@ -385,10 +394,10 @@ def _of_torch(torch: Any) -> list[Watch]:
         write = functools.partial(torch.set_autocast_enabled, device)
         return setting(f"torch's autocast on {device}", read, write)
 
-    def cudnn(flag: str) -> Watch:
-        module = torch.backends.cudnn
-        read = functools.partial(getattr, module, flag)
-        return setting(f"torch's cudnn.{flag}", read, functools.partial(setattr, module, flag))
+    def flag(library: str, name: str) -> Watch:
+        module = getattr(torch.backends, library)
+        read = functools.partial(getattr, module, name)
+        return setting(f"torch's {library}.{name}", read, functools.partial(setattr, module, name))
 
     return [
         setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
@@ -405,7 +414,16 @@ def _of_torch(torch: Any) -> list[Watch]:
             "torch's anomaly mode", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly
         ),
         *map(autocast, ("cpu", "cuda")),
-        *map(cudnn, ("benchmark", "deterministic", "enabled")),
+        flag("cudnn", "benchmark"),
+        flag("cudnn", "deterministic"),
+        flag("cudnn", "enabled"),
+        flag("cudnn", "allow_tf32"),
+        flag("mkldnn", "enabled"),
+        setting(
+            "how torch's processes share tensors",
+            torch.multiprocessing.get_sharing_strategy,
+            torch.multiprocessing.set_sharing_strategy,
+        ),
     ]
 
 

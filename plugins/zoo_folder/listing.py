@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shlex
 import stat
 from collections import Counter
@@ -112,10 +113,24 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 
 def shown(name: object) -> str:
-    """Return a name as it can be printed: no line breaks, no bytes that are no text."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(name))
+    """Return a name as it stands in a message, on one line: what cannot be printed is escaped."""
+    return "".join(
+        letter
+        if letter.isprintable()
+        else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for letter in str(name)
+    )
 
 
 def typed(path: object) -> str:
-    """Return a path as it is typed into a shell."""
-    return shlex.quote(shown(path))
+    """Return a path as it is typed into a shell; one that cannot be printed as bash and zsh do."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    letters = (
+        re.sub(r"([\\'])", r"\\\1", letter)
+        if letter.isprintable()
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+        for letter in text
+    )
+    return f"$'{''.join(letters)}'"

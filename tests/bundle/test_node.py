@@ -24,7 +24,7 @@ from zoo.api import ImageInput
 from zoo.export.targets import ExportConfig
 from zoo.pictures import read_picture
 from zoo.pipeline.bundling import bundle
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEVICE = ROOT / "zoo" / "export" / "bundle" / "device"
@@ -493,6 +493,14 @@ def test_a_changed_model_answers_nothing(bundle_folder: Path, run_mjs: Runner) -
     done = run_mjs(bundle_folder, bundle_folder / "golden" / "grey.png")
     assert (done.returncode, done.stdout) == (1, "")
     assert "was changed" in done.stderr
+
+
+def test_nor_does_a_changed_description(bundle_folder: Path, run_mjs: Runner) -> None:
+    path = bundle_folder / "model.json"
+    path.write_text(path.read_text().replace('"mlp-digits"', '"mlp-digitz"'))
+    done = run_mjs(bundle_folder, bundle_folder / "golden" / "grey.png")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: model.json was changed: its bytes do not match its seal.\n"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from zoo.export.modelfile import open_model
 from zoo.export.seal import BLANK, KEY, seal
 from zoo.pipeline.bundling import bundle
 from zoo.pipeline.prediction import predict
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUNNER = ROOT / "zoo" / "export" / "bundle" / "device" / "run.py"

@@ -20,7 +20,7 @@ from zoo.export.seal import BLANK, KEY, seal
 from zoo.pipeline import Workspace
 from zoo.progress import Live, Plain
 from zoo.registry import Registry
-from zoo.untrusted import shown_json, shown_lines
+from zoo.showing import shown_json, shown_lines
 
 Cli = Callable[..., Any]
 NASTY = "\x1b[2J\x1b]0;t\x07 \u202e\u2028\x9b5m \U000e0041\nproved"

@@ -22,7 +22,7 @@ from zoo.api import (
     TrainConfig,
     hookimpl,
 )
-from zoo.pipeline import Workspace
+from zoo.pipeline import Workspace, pretraining
 from zoo.registry import Registry
 from zoo.training.probing import NEIGHBOURS, RIDGE, TEMPERATURE, knn_accuracy, linear_accuracy
 
@@ -126,19 +126,19 @@ def test_each_epoch_tells_its_probe_and_the_weights_are_the_same_without(
     assert "probe_examples" not in runs[1].record.metrics
 
 
-def labelled_plugin(flip: bool, labelled: bool = True) -> ModuleType:
-    """80 pictures; with `flip` the labels of all of them are others."""
-    module = ModuleType("labelled")
+def labelled_plugin(flip: bool, labelled: bool = True, classes: int = 2) -> ModuleType:
+    """80 pictures, or 20 a class; with `flip` the labels of all of them are others."""
+    module, count = ModuleType("labelled"), max(80, 20 * classes)
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randint(256, (80, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = (torch.arange(80) // 8 + flip) % 2 if labelled else None
+    inputs = torch.randint(256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = (torch.arange(count) // 8 + flip) % classes if labelled else None
     examples = Examples(inputs=inputs, labels=labels)
 
     @hookimpl
     def zoo_datasets() -> list[DatasetSpec]:
         described = Dataset(
             input=ImageInput(channels=1, height=8, width=8),
-            classes=("dark", "light") if labelled else (),
+            classes=tuple(f"class {n}" for n in range(classes)) if labelled else (),
             train=lambda: examples,
         )
         return [DatasetSpec(name="labelled", summary="noise", build=lambda config, root: described)]
@@ -175,6 +175,18 @@ def test_too_few_labels_tell_nothing(workspace: Workspace, count: int, told: boo
     run = pipeline.pretrain(SMALL, dataset="labelled", training=training, workspace=ours)
     assert ("knn" in run.metrics()[-1]["validation"]) == told
     assert run.record.metrics.get("probe_examples") == (count if told else None)
+
+
+def test_many_classes_have_a_probe_too(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 examples a class of them are more than a probe is given at most where they are fewer."""
+    monkeypatch.setattr(pretraining, "PROBED", 40)
+    registry = Registry(plugins=[*_installed(), labelled_plugin(False, classes=12)])
+    ours = Workspace(plugins=registry, runs=workspace.runs_root)
+    training = dataclasses.replace(TRAINING, epochs=1, validation=100)
+    run = pipeline.pretrain(SMALL, dataset="labelled", training=training, workspace=ours)
+    assert run.record.metrics["probe_examples"] == 60
 
 
 def _installed() -> list[ModuleType]:

@@ -106,6 +106,18 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         lambda: torch.set_autocast_enabled("cpu", True),
         lambda: torch.is_autocast_enabled("cpu"),
     ),
+    "torch's cudnn.allow_tf32": (
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+        lambda: torch.backends.cudnn.allow_tf32,
+    ),
+    "torch's mkldnn.enabled": (
+        lambda: setattr(torch.backends.mkldnn, "enabled", False),
+        lambda: torch.backends.mkldnn.enabled,
+    ),
+    "how torch's processes share tensors": (
+        lambda: torch.multiprocessing.set_sharing_strategy("file_system"),
+        torch.multiprocessing.get_sharing_strategy,
+    ),
     "torch's cudnn.benchmark": (
         lambda: setattr(torch.backends.cudnn, "benchmark", True),
         lambda: torch.backends.cudnn.benchmark,
@@ -130,6 +142,18 @@ def test_what_is_changed_is_put_back_and_named(name: str) -> None:
         change()
     assert changed == [name]
     assert read() == before
+
+
+def test_a_setting_that_can_no_longer_be_read_was_changed() -> None:
+    """torch refuses to tell one that a newer one contradicts."""
+    changed: list[str] = []
+    with as_it_was(changed):
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        with pytest.raises(RuntimeError):
+            torch.get_float32_matmul_precision()
+    assert changed == ["torch's precision of products"]
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
 
 
 @pytest.mark.usefixtures("outermost")

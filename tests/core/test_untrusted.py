@@ -1,4 +1,4 @@
-"""Files and texts of strangers: read within limits, shown as text."""
+"""Files of strangers: read within limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.untrusted import parse_json, read_file, shown
+from zoo.untrusted import parse_json, read_file
 
 
 def test_a_file_is_read_whole_up_to_its_limit(tmp_path: Path) -> None:
@@ -59,23 +59,3 @@ def test_what_is_no_json_is_a_value_error(text: str | bytes, reason: str) -> Non
 
 def test_json_is_parsed() -> None:
     assert parse_json('{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
-
-
-@pytest.mark.parametrize(
-    ("text", "seen"),
-    [
-        ("cat\x1b[2J", "cat\\x1b[2J"),
-        ("a\nproved: yes\r", "a\\nproved: yes\\r"),
-        ("a\u202egnp.exe", "a\\u202egnp.exe"),
-        ("\x9b31m\u2028\u2066", "\\x9b31m\\u2028\\u2066"),
-        (os.fsdecode(b"\xff"), "\\udcff"),
-        ("\U000e0001", "\\U000e0001"),
-        ("Häßlich 猫 मी\u200cक्ष 👨\u200d👩", "Häßlich 猫 मी\u200cक्ष 👨\u200d👩"),
-    ],
-)
-def test_a_text_is_shown_without_what_moves_a_terminal(text: str, seen: str) -> None:
-    assert shown(text) == seen
-
-
-def test_lines_stay_where_they_are_asked_for() -> None:
-    assert shown("a\n\tb\x07", lines=True) == "a\n\tb\\x07"

@@ -37,7 +37,8 @@ from zoo.progress import Plain, Silent, reporting
 from zoo.testing import assert_conforms
 from zoo_folder import FolderConfig, cache, contents, decode, making, parallel
 from zoo_folder.dataset import build
-from zoo_folder.listing import pictures, suffixes
+from zoo_folder.listing import pictures, shown, suffixes
+from zoo_folder.listing import typed as typed_path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIZE = 6
@@ -350,7 +351,7 @@ def test_class_names_that_cannot_be_written_down(tmp_path: Path) -> None:
     fill(tmp_path / "pets" / "cats", 2)
     fill(Path(os.fsdecode(os.fsencode(tmp_path) + b"/pets/caf\xe9")), 2, 10)
     assert refused(tmp_path / "pets") == (
-        f"The name of the class folder '{tmp_path / 'pets'}/caf\ufffd' is no UTF-8, and cannot be"
+        f"The name of the class folder '{tmp_path / 'pets'}/caf\\udce9' is no UTF-8, and cannot be"
         " written down. Rename the folder."
     )
 
@@ -588,7 +589,7 @@ def test_names_with_spaces_and_of_any_script(tmp_path: Path) -> None:
     assert len(loaded.train) + len(loaded.test) == 3 * len(names) + 2
     told = loaded.notes.about("unreadable")
     assert told.encode().decode() == told
-    assert "  'кошки/\ufffd\ufffd.png' is no readable picture" in told.splitlines()[1]
+    assert "  'кошки/\\udcff\\n.png' is no readable picture" in told.splitlines()[1]
 
 
 def test_one_name_in_two_spellings_is_one_class(tmp_path: Path) -> None:
@@ -1333,6 +1334,23 @@ def typed(page: str) -> list[list[str]]:
     blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("zoo ")]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (b"a cat's", "a cat's"),
+        (b"caf\xe9 \\ it's", "caf\\udce9 \\ it's"),
+        (b"two\nlines\t\x1b[2J", "two\\nlines\\t\\x1b[2J"),
+        ("turned \u202e round\n".encode(), "turned \\u202e round\\n"),
+    ],
+)
+def test_a_name_is_told_on_one_line_and_typed_as_it_is(name: bytes, told: str) -> None:
+    text = os.fsdecode(name)
+    assert shown(text) == told
+    done = subprocess.run(["bash", "-c", f"printf %s {typed_path(text)}"], capture_output=True)
+    assert done.stdout == name
+    assert typed_path(text).isprintable()
 
 
 def test_the_commands_of_the_page(

@@ -11,7 +11,7 @@ import click
 from zoo.cli.options import RunName, common, progress, workspace_of
 from zoo.cli.output import print_json, say, table
 from zoo.errors import UsageError
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)

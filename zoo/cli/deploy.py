@@ -22,7 +22,7 @@ from zoo.cli.output import percent, print_json, say, table
 from zoo.config import make
 from zoo.export.limits import ProofConfig
 from zoo.export.targets import ExportConfig
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 MODEL = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.onnx")
 PARTIAL = click.option(

@@ -18,7 +18,7 @@ from zoo.api import Component
 from zoo.cli.main import registry_of
 from zoo.config import click_option, knobs, parse_pairs
 from zoo.errors import NotFinite, recurs
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import click
 
 from zoo.errors import ZooError
-from zoo.untrusted import shown, shown_json, shown_lines
+from zoo.showing import shown, shown_json, shown_lines
 
 UNBOUND = 1000
 LEAST = 7

@@ -27,7 +27,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import Shown, percent, print_json, say
 from zoo.config import knobs, make, parse_pairs
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 
 class Backbones(click.Group):

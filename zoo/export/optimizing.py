@@ -16,7 +16,7 @@ from onnxscript import optimizer, rewriter
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules import common as rules
 
-from zoo.export.meaning import meant
+from zoo.export.portable_operators import portable_rules
 
 ROUNDS = 2
 """How often torch folds and rewrites, too: what one round makes constant, the next one folds."""
@@ -58,15 +58,15 @@ one tensor in two places gets one name.
 def optimize(model: Any) -> None:
     """Fold constants and batch norms, and drop what does nothing, in an `onnx_ir.Model`, in place.
 
-    What is left is written as it was meant, see `meant`. Every constant that changes an answer is
-    kept, however small. Names of inputs and outputs stay.
+    What is left is written as it was meant, see `portable_rules`. Every constant that changes an
+    answer is kept, however small. Names of inputs and outputs stay.
     """
     common.InlinePass()(model)
     for _ in range(ROUNDS):
         optimizer.fold_constants_ir(model, onnx_shape_inference=True)
         there = {node.op_type for node in traversal.RecursiveGraphIterator(model.graph)}
         rewriter.rewrite(model, [*_exact_no_ops(there), *_lossless(there)])
-    rewriter.rewrite(model, meant())
+    rewriter.rewrite(model, portable_rules())
     for tidy in (
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -22,7 +22,7 @@ from zoo.pipeline.workspace import Workspace
 from zoo.progress import current
 from zoo.record import DEEDS, PartRecord
 from zoo.runs import Run
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 NAMED = 3
 """Examples of those refused that are named one by one."""

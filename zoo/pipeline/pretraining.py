@@ -51,9 +51,12 @@ from zoo.training import (
 )
 
 PROBED = 5000
-"""Examples that a probe is fitted on, and that it is asked of, at most: all pairs are compared."""
+"""Examples that a probe is fitted on, and that it is asked of, at most: all pairs are compared.
+
+More where so few would be less than `FEW` a class.
+"""
 FEW = 5
-"""Examples a class, of either, below which a probe would say nothing."""
+"""Examples a class, on average, of either, below which a probe would say nothing."""
 
 
 def pretrain(
@@ -220,8 +223,8 @@ def _probe(
     labels, classes = examples.labels, len(data.classes)
     if config.probe == "none" or labels is None or place.world > 1:
         return None
-    sides = []
-    for chosen in (known[:PROBED], held[:PROBED]):
+    sides, most = [], max(PROBED, FEW * classes)
+    for chosen in (known[:most], held[:most]):
         truth = labels[chosen]
         if len(truth) < FEW * classes or len(set(truth.tolist())) < 2:
             return None

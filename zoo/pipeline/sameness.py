@@ -18,7 +18,7 @@ from zoo.pipeline.workspace import Workspace
 from zoo.record import Record
 from zoo.report.configuration import commands_of
 from zoo.runs import Run
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 BACK = "Bring the data set back to what it was"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.report.statistics import Calibration
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from zoo.report.charts import class_colours
 from zoo.report.facts import Absent, Autoencoded, Facts, Lineage, Looked, Mapped
 from zoo.report.outcomes import Outcomes
 from zoo.report.pictures import Picture
-from zoo.untrusted import shown
+from zoo.showing import shown
 
 LOOKED = 8
 

@@ -18,7 +18,8 @@ from zoo.export.card import Card
 from zoo.export.golden import Golden, from_json
 from zoo.export.runtime import Session
 from zoo.pictures import read_picture
-from zoo.untrusted import parse_json, shown
+from zoo.showing import shown
+from zoo.untrusted import parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ModelFileError, NoModelFile
-from zoo.untrusted import parse_json, read_file, shown
+from zoo.showing import shown
+from zoo.untrusted import parse_json, read_file
 
 SCHEMA = 1
 NAME = "model.json"

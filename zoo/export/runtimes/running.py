@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 OUTPUTS = ("logits", "probabilities")  # card.py names them too, and needs numpy
-LONGEST = 200
+MOST_LETTERS = 200
 """Characters of a problem; of a longer one the middle is left out."""
 
 
@@ -142,7 +142,7 @@ def _one_line(text: str, folder: Path) -> str:
     """Shorten what a runtime said to one line that names no folder of this machine."""
     line = " ".join(text.replace(f"{folder}{os.sep}", "").replace(str(folder), ".").split())
     line = re.sub(r"(?<![\w.:])/(?:[\w.+@ -]+/)+", "…/", line)  # of a path its last name
-    if len(line) <= LONGEST:
+    if len(line) <= MOST_LETTERS:
         return line
-    head = LONGEST // 3
-    return f"{line[:head]} … {line[head + 3 - LONGEST :]}"  # reasons often stand at the end
+    head = MOST_LETTERS // 3
+    return f"{line[:head]} … {line[head + 3 - MOST_LETTERS :]}"  # reasons often stand at the end

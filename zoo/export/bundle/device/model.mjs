@@ -3,6 +3,10 @@
 
 import { toLayout } from "./picture.mjs";
 
+const CHANGED = "was changed: its bytes do not match its seal";
+const BLANK = new Uint8Array(64).fill(48);
+// The entry `zoo.sha256` of an ONNX file's metadata, as protobuf writes it, before its value.
+const MARK = [10, 10, ...new TextEncoder().encode("zoo.sha256"), 18, 64];
 const OUTPUTS = { logits: "logits", probabilities: "probabilities" };
 /** How far a probability may be off from one runtime to another, by precision. */
 export const TOLERANCES = { fp32: 1e-4, fp16: 0.01, int8: 0.05 };
@@ -16,14 +20,16 @@ export function parse(bytes, name) {
   }
 }
 
-/** Read model.json, as far as it is one: it names files of its own folder alone. */
+/** Read model.json, as it was sealed: it names files of its own folder alone. */
 export function parseManifest(bytes) {
   const found = parse(bytes, "model.json");
   const parts = ["input", "outputs", "labels", "model", "files", "tolerance", "golden"];
-  if (parts.some((name) => !found?.[name])) throw new Error("model.json is damaged");
+  if (parts.some((name) => !found?.[name]) || typeof found.sha256 !== "string") throw new Error("model.json is damaged");
   const { files, model, golden } = found;
   const sound = (each) => typeof each?.sha256 === "string" && Number.isInteger(each.bytes);
   if (!Object.values(files).every(sound)) throw new Error("model.json is damaged");
+  if (!sealed(bytes, find(bytes, found.sha256), found.sha256))
+    throw new Error(`model.json ${CHANGED}`);
   if (Object.keys(files).some((name) => /[\\:\0]|^$|(^|\/)(\.{0,2})(\/|$)/.test(name)))
     throw new Error("model.json names files outside its folder");
   for (const name of [model.file, golden])
@@ -87,8 +93,36 @@ function* fieldsOf(bytes) {
       yield [Math.floor(key / 8), bytes.subarray(at, at + size)];
       at += size;
     } else if (key % 8 === 0) varint();
-    else at += key % 8 === 1 ? 8 : 4;
+    else if (key % 8 === 1 || key % 8 === 5) at += key % 8 === 1 ? 8 : 4;
+    else throw new Error("the model is damaged"); // a group, which ONNX has no use for
   }
+}
+
+/** Hold the model's bytes against the seal within them. */
+export function checkSeal(bytes) {
+  const at = find(bytes, MARK) + MARK.length;
+  const seal = new TextDecoder().decode(bytes.subarray(at, at + 64));
+  if (at < MARK.length || !sealed(bytes, at, seal)) throw new Error(CHANGED);
+}
+
+/** Whether the SHA-256 of the bytes is the one they hold at a place, taken with zeros there. */
+function sealed(bytes, at, seal) {
+  if (at < 0 || !/^[0-9a-f]{64}$/.test(seal)) return false;
+  const blank = bytes.slice();
+  blank.set(BLANK, at);
+  return sha256(blank) === seal;
+}
+
+/** Find the only place of a sequence of bytes, or -1. */
+function find(bytes, wanted) {
+  const sequence = typeof wanted === "string" ? new TextEncoder().encode(wanted) : wanted;
+  let found = -1;
+  for (let at = bytes.indexOf(sequence[0]); at >= 0; at = bytes.indexOf(sequence[0], at + 1)) {
+    if (!sequence.every((value, i) => bytes[at + i] === value)) continue;
+    if (found >= 0) return -1;
+    found = at;
+  }
+  return found;
 }
 
 /** Open the file that the manifest describes; throws an Error with one clear sentence. */

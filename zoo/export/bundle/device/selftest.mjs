@@ -1,6 +1,7 @@
 // The self-test of a bundle, shared by run.mjs and the page: files, seals, golden vectors.
 
 import {
+  checkSeal,
   firstLine,
   fromBase64,
   openModel,
@@ -13,22 +14,16 @@ import {
 import { toInput } from "./picture.mjs";
 
 const LOOSE = 0.05; // how far a probability may be off where another decoder gave other pixels
-const BLANK = new Uint8Array(64).fill(48);
-// The entry `zoo.sha256` of an ONNX file's metadata, as protobuf writes it, before its value.
-const MARK = [10, 10, ...new TextEncoder().encode("zoo.sha256"), 18, 64];
 
 /**
  * Yield each check as { name, passed, text }, in order, whatever the ones before it found.
- * `read(name, most)` gives a file's bytes, at most so many, `decode(bytes)` a picture's upright RGBA pixels, `ort` is
- * onnxruntime, and `covers(name)` says which files this runner answers for.
+ * `read(name, most)` gives a file's bytes, at most so many, `decode(bytes)` a picture's upright
+ * RGBA pixels, `ort` is onnxruntime, and `covers(name)` says which files this runner answers for.
  */
 export async function* checks({ read, decode, ort, covers = () => true }) {
   let manifest, golden, run;
   yield await check("model.json", async () => {
-    const bytes = await read("model.json");
-    manifest = parseManifest(bytes);
-    if (!sealed(bytes, find(bytes, manifest.sha256), manifest.sha256))
-      throw new Error("was changed: its bytes do not match its seal");
+    manifest = parseManifest(await read("model.json"));
     return "matches its seal";
   });
   if (!manifest) return;
@@ -36,12 +31,7 @@ export async function* checks({ read, decode, ort, covers = () => true }) {
   yield await check("files", () => checkFiles(manifest.files, read, covers));
   yield await check(manifest.model.file, async () => {
     const bytes = await read(manifest.model.file, sizeOf(manifest.model.file));
-    const at = find(bytes, MARK) + MARK.length;
-    if (
-      at < MARK.length ||
-      !sealed(bytes, at, new TextDecoder().decode(bytes.subarray(at, at + 64)))
-    )
-      throw new Error("was changed: its bytes do not match its seal");
+    checkSeal(bytes);
     run = await openModel(ort, manifest, bytes);
     return "matches its seal; loaded";
   });
@@ -119,24 +109,4 @@ function apart(found, wanted) {
 
 function flipped(found, wanted, bound) {
   return wanted[ranked(wanted)[0]] - wanted[ranked(found)[0]] > 2 * bound;
-}
-
-/** Whether the SHA-256 of the bytes is the one they hold at a place, taken with zeros there. */
-function sealed(bytes, at, seal) {
-  if (at < 0 || !/^[0-9a-f]{64}$/.test(seal)) return false;
-  const blank = bytes.slice();
-  blank.set(BLANK, at);
-  return sha256(blank) === seal;
-}
-
-/** Find the only place of a sequence of bytes, or -1. */
-function find(bytes, wanted) {
-  const sequence = typeof wanted === "string" ? new TextEncoder().encode(wanted) : wanted;
-  let found = -1;
-  for (let at = bytes.indexOf(sequence[0]); at >= 0; at = bytes.indexOf(sequence[0], at + 1)) {
-    if (!sequence.every((value, i) => bytes[at + i] === value)) continue;
-    if (found >= 0) return -1;
-    found = at;
-  }
-  return found;
 }

@@ -17,7 +17,7 @@ from onnxscript.rewriter import pattern
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 
-def meant() -> list[Any]:
+def portable_rules() -> list[Any]:
     """Return the rules, for a graph that no other rule looks at afterwards."""
     return [
         pattern.RewriteRule(_reshape, lambda op, x, shape, **_: op.Flatten(x, axis=1), _flattens),
