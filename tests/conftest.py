@@ -110,12 +110,13 @@ def zoo(tmp_path: Path) -> Callable[..., Result]:
     """Run the command `zoo` as a user would, in a temporary folder; output is captured.
 
     `zoo("list", "heads")`; keywords are environment variables. `anew` starts an interpreter: for
-    what is decided before zoo is imported.
+    what is decided before zoo is imported, as by the variables that Python and OpenMP read.
     """
 
     def run(*args: object, timeout: float = 120, anew: bool = False, **env: str) -> Result:
         given = {**os.environ, "COLUMNS": "1000", "OMP_NUM_THREADS": "1", **env}
-        if not anew and forked.imports_much(args):
+        early = {name for name in env if name.startswith(("PYTHON", "OMP_", "MKL_", "LD_"))}
+        if not anew and not early - {"PYTHONPATH"} and forked.imports_much(args):
             return forked.run(args, cwd=tmp_path, env=given, timeout=timeout)
         return subprocess.run(
             [sys.executable, "-m", "zoo", *map(str, args)],

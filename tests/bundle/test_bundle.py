@@ -19,10 +19,10 @@ import onnx
 import pytest
 from PIL import Image
 
-from zoo import pipeline
+from zoo import drafts, pipeline
 from zoo.api import ImageInput, TrainConfig
 from zoo.errors import ModelFileError, ZooError
-from zoo.export.bundle import golden_files, manifest, model_card, signing
+from zoo.export.bundle import contents, golden_files, manifest, model_card, signing
 from zoo.export.comparison import SPREAD
 from zoo.export.golden import Golden
 from zoo.export.runtime import open_session
@@ -755,3 +755,17 @@ def test_the_page_states_the_tolerances() -> None:
 
 def test_the_twin_is_public() -> None:
     assert pipeline.bundle is bundling.bundle  # type: ignore[attr-defined,unused-ignore]
+
+
+def test_a_bundle_that_was_put_aside_by_a_killed_process_is_not_replaced_unasked(
+    bundle_folder: Path,
+) -> None:
+    before = sorted(each.name for each in bundle_folder.iterdir())
+    draft = bundle_folder.with_name(f"{drafts.PREFIX}{drafts.host()}-killed")
+    (draft / drafts.OLDER).mkdir(parents=True)
+    bundle_folder.rename(draft / drafts.OLDER / bundle_folder.name)
+    with pytest.raises(ZooError, match="--force"):
+        contents.check_target(bundle_folder)
+    assert sorted(each.name for each in bundle_folder.iterdir()) == before
+    assert not draft.exists()
+    assert contents.check_target(bundle_folder, force=True) == bundle_folder

@@ -360,6 +360,24 @@ def test_a_grown_file_is_not_read_to_its_end(bundle_folder: Path, run: ModuleTyp
     assert "model.onnx: was changed: it has more than " in failures(run)
 
 
+def test_a_description_without_end_is_not_read(bundle_folder: Path, run: ModuleType) -> None:
+    os.truncate(bundle_folder / "model.json", 2**40)  # a hole: it has no blocks
+    with pytest.raises(ModelFileError, match="it is larger than 67,108,864 bytes"):
+        bundle_verify(bundle_folder)
+    assert "model.json was changed: it has more than 67,108,864 bytes" in failures(run)
+
+
+@pytest.mark.parametrize("bytes_", [2**50, 10**400])
+def test_no_more_is_read_than_a_file_has(
+    bundle_folder: Path, run: ModuleType, forge: Forge, bytes_: int
+) -> None:
+    def claim(content: dict[str, Any]) -> None:
+        content["files"]["model.onnx"]["bytes"] = bytes_
+
+    forge(bundle_folder, claim)
+    assert run.Model(run.read_manifest()).session.get_inputs()[0].name == "image"
+
+
 ODD = [None, [], {}, "", "x", -1, 0, 10**400, 1.5, True, [[]], {"a": 1}, "\x1b[2J", "/dev/zero"]
 
 

@@ -177,7 +177,7 @@ def test_a_report_of_another_process_has_the_same_bytes(
     run = trained.finetuned
     pipeline.evaluate(run, workspace=trained.workspace)
     first = pipeline.report(run, workspace=trained.workspace).report.read_bytes()
-    again = zoo("report", run.folder, "-o", "again.html", "--json", anew=True, PYTHONHASHSEED="7")
+    again = zoo("report", run.folder, "-o", "again.html", "--json", PYTHONHASHSEED="7")
     assert again.returncode == 0, again.stderr
     told = json.loads(again.stdout)
     assert told["missing"] == []

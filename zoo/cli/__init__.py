@@ -23,7 +23,7 @@ def main() -> None:
     except SystemExit as ended:
         from zoo.cli.ending import leave
 
-        leave(ended.code if isinstance(ended.code, int) else int(bool(ended.code)))
+        leave(ended.code)
 
 
 def open_missing_streams() -> None:

@@ -17,12 +17,16 @@ PATIENCE = 10.0
 """Seconds that the interpreter's own end may take before the user is told what it waits for."""
 
 
-def leave(status: int) -> NoReturn:
-    """Let the interpreter end; all results are out by now.
+def leave(code: object) -> NoReturn:
+    """Let the interpreter end with the code of a `SystemExit`; all results are out by now.
 
-    It waits for threads that are no daemons, and for what was registered with atexit. Where those
-    hang it is told whose they are, and Ctrl-C ends the process with the status that it had.
+    A text is what somebody's `sys.exit` says: it goes to stderr, and the status is 1. The
+    interpreter waits for threads that are no daemons, and for what was registered with atexit.
+    Where those hang it is told whose they are, and Ctrl-C ends the process with the same status.
     """
+    status = code if isinstance(code, int) else 0 if code is None else 1
+    if status == 1 and not isinstance(code, int):
+        say(str(code), err=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, AttributeError):  # its reader is gone, or there is none
             stream.flush()
