@@ -272,13 +272,14 @@ def test_what_is_no_file_is_one_line(cli: Cli, verb: str) -> None:
 
 ENDLESS = 2**62
 INTERRUPTED = """
-import os, signal, sys, threading
+import dataclasses, os, signal, sys, threading
 from pathlib import Path
 import numpy as np
 from zoo.export.runtime import open_session
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 session = open_session(Path(sys.argv[1]))
+session = dataclasses.replace(session, endless=session.endless and sys.argv[2] == "known")
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     session.run(np.zeros((1, 1, 8, 8), np.uint8))
@@ -287,12 +288,19 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("empty", [False, True])
-def test_ctrl_c_ends_a_loop_without_an_end(trained: Any, tmp_path: Path, empty: bool) -> None:
-    """Between two nodes; where its body has none it is left behind, and ends with the process."""
+@pytest.mark.parametrize(
+    ("empty", "known"), [(False, "known"), (True, "known"), (False, "long, but not for ever")]
+)
+def test_ctrl_c_ends_a_loop_without_an_end(
+    trained: Any, tmp_path: Path, empty: bool, known: str
+) -> None:
+    """Between two nodes; where its body has none it is left behind, and ends with the process.
+
+    What merely takes long is waited for instead, to its next node.
+    """
     path = tmp_path / "endless.onnx"
     path.write_bytes(changed(looping(ENDLESS, empty=empty))(trained.model.read_bytes()))
-    command = [sys.executable, "-c", INTERRUPTED, str(path)]
+    command = [sys.executable, "-c", INTERRUPTED, str(path), known]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
 
