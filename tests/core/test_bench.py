@@ -726,6 +726,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(jobs: str, tmp_pat
         wait_for_more(folder, process, number + 1)
         process.send_signal(kind)
         assert process.wait(60) in (-kind, 130, 0), (folder / "said.txt").read_text()
+        wait_for_orphans(folder)
     assert start(folder).wait(300) == 0
     killed = pipeline.bench_table(folder / "out")
     assert same(killed) == same(whole)
@@ -734,6 +735,15 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_had_been(jobs: str, tmp_pat
     assert sorted(run.record.kind for run in found) == ["finetune"] * 4 + ["pretrain"] * 2
     assert all(run.record.status == "finished" for run in found)
     assert all(cell["test_readings"] == 1 for cell in killed.cells)
+
+
+def wait_for_orphans(folder: Path) -> None:
+    """Wait until processes whose main one was killed have stopped at the end of their step."""
+    for _ in range(6000):
+        if all(run.state != "running" for run in runs.every(folder / "runs")[0]):
+            return
+        time.sleep(0.01)
+    raise AssertionError("a process outlives the one that started it")
 
 
 def wait_for_more(folder: Path, process: Forked, cells: int) -> None:
