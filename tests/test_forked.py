@@ -6,29 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("predict", "{model}", "grey.png", "--json"),
-        ("predict", "{model}", "missing.png"),
-        ("predict", "--tops"),
-        ("evaluate", "nowhere"),
-    ],
-)
-def test_it_says_and_ends_alike(
-    zoo: Callable[..., Any], trained_once: Any, tmp_path: Path, words: tuple[str, ...]
-) -> None:
+def test_it_says_and_ends_alike(zoo: Callable[..., Any], trained_once: Any, tmp_path: Path) -> None:
     Image.linear_gradient("L").save(tmp_path / "grey.png")
     before = sorted(tmp_path.iterdir())
-    given = {"model": trained_once.model}
-    told = []
-    for anew in (False, True):
-        done = zoo(*(word.format(**given) for word in words), anew=anew, ZOO_RUNS="none")
-        told.append((done.returncode, done.stdout, done.stderr))
-    assert told[0] == told[1]
-    assert told[0][1] or told[0][2]
+    for words in (
+        ("predict", trained_once.model, "grey.png", "--json"),
+        ("predict", trained_once.model, "missing.png"),
+    ):
+        told = []
+        for anew in (False, True):
+            done = zoo(*words, anew=anew, ZOO_RUNS="none")
+            told.append((done.returncode, done.stdout, done.stderr))
+        assert told[0] == told[1]
+        assert told[0][1] or told[0][2]
     assert sorted(tmp_path.iterdir()) == before

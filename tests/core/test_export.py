@@ -493,10 +493,10 @@ def test_every_batch_size_is_run(trained: Any, size: int) -> None:
     seen: list[int] = []
 
     class Watched:
-        def run(self, names: Any, feed: Any) -> Any:
+        def run(self, names: Any, feed: Any, options: Any) -> Any:
             count = len(feed["image"])
             seen.append(count)
-            logits, probabilities = session.session.run(names, feed)
+            logits, probabilities = session.session.run(names, feed, options)
             return logits, probabilities + (0.5 if count == size else 0.0)
 
     source = model_files.read(trained.finetuned, trained.workspace, "test")

@@ -45,12 +45,12 @@ class Starved:
     def __init__(self, session: Any, most: int, seen: list[int]) -> None:
         self.session, self.most, self.seen = session, most, seen
 
-    def run(self, names: Any, feed: Any) -> Any:
+    def run(self, names: Any, feed: Any, options: Any) -> Any:
         count = len(feed["image"])
         if count > self.most:
             raise RuntimeError(ONNXRUNTIME)
         self.seen.append(count)
-        return self.session.run(names, feed)
+        return self.session.run(names, feed, options)
 
 
 @pytest.fixture

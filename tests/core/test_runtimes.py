@@ -21,7 +21,7 @@ from zoo.errors import UnknownName
 from zoo.export import runtimes
 from zoo.export.runtimes import Answer, Worker
 from zoo.export.runtimes.catalogue import PYTHON_WORKER
-from zoo.export.runtimes.running import LONGEST
+from zoo.export.runtimes.running import MOST_LETTERS
 
 Array = np.ndarray[Any, Any]
 IMAGES = np.random.default_rng(0).integers(0, 256, (65, 1, 8, 8), dtype=np.uint8)
@@ -160,7 +160,7 @@ def test_what_is_said_is_one_line_and_names_no_folder(temporary: Path) -> None:
     assert said == "unsupported: cannot read model.onnx at line 3"
     assert ask("pwd -P > $1/problem").problem == "unsupported: ."  # where core dumps go
     long = ask("(echo first; head -c 1000 /dev/zero | tr '\\0' x; echo last) > $1/problem").problem
-    assert len(long) == len("unsupported: ") + LONGEST
+    assert len(long) == len("unsupported: ") + MOST_LETTERS
     assert long.startswith("unsupported: first xxx")
     assert long.endswith("xxxlast")
 
