@@ -16,7 +16,7 @@ from typing import Any
 
 from zoo import api
 from zoo.errors import PluginFault, UnknownField, joined
-from zoo.surroundings import as_it_was
+from zoo.surroundings import FOR_GOOD, as_it_was
 
 OURS = Path(__file__).parent
 CALLERS = {"torch", "pluggy", "importlib", "contextlib.py"}
@@ -37,8 +37,10 @@ def as_guest(changed: list[str]) -> Iterator[None]:
 
 
 def note_of_undone(who: str, changed: Sequence[str], deed: str) -> str:
-    """Say who changed what, and that it is as it was."""
-    return f"{who} changed {joined(changed)} while it was {deed}; zoo put it back"
+    """Say who changed what, and that it is as it was, where it can be."""
+    lasting = any(each.endswith(FOR_GOOD) for each in changed)
+    undone = "zoo put back what can be" if lasting else "zoo put it back"
+    return f"{who} changed {joined(changed)} while it was {deed}; {undone}"
 
 
 @contextlib.contextmanager

@@ -26,6 +26,11 @@ from typing import Any
 
 from zoo.errors import joined
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 Undo = Callable[[], str | None]
 """Puts one thing back as it was; returns what it is called where it had changed, else None."""
 Watch = Callable[[], Undo]
@@ -111,7 +116,11 @@ class _Arriving(importlib.abc.MetaPathFinder):
         return spec
 
 
+FOR_GOOD = " for good"
+"""How the name ends of what could not be put back as it was."""
 UNREADABLE = object()
+GUARDS: list[Any] = []
+"""What keeps a mode of torch as it was, to the end of the process."""
 
 
 def setting(name: str, read: Callable[[], Any], write: Callable[[Any], object]) -> Watch:
@@ -305,6 +314,34 @@ def _recursion_limit() -> Undo:
     return undo
 
 
+def _limits() -> Undo:
+    before = _read_limits()
+
+    def undo() -> str | None:
+        if _read_limits() == before:
+            return None
+        _set_limits(before)
+        return "the limits of resources" + ("" if _read_limits() == before else FOR_GOOD)
+
+    return undo
+
+
+def _read_limits() -> dict[str, tuple[int, int]]:
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+
+def _set_limits(before: dict[str, tuple[int, int]]) -> None:
+    for name, (soft, hard) in before.items():
+        kind = getattr(resource, name)
+        _, most = resource.getrlimit(kind)
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except (OSError, ValueError):  # a hard limit that was lowered stays so, but for root
+            within = most == resource.RLIM_INFINITY or resource.RLIM_INFINITY != soft <= most
+            resource.setrlimit(kind, (soft if within else most, most))
+
+
 def _umask() -> int:
     found = os.umask(0o077)
     os.umask(found)
@@ -329,6 +366,7 @@ EVERYWHERE: tuple[Watch, ...] = (
         lambda running: None if running else signal.setitimer(signal.ITIMER_REAL, 0),
     ),
     setting("the umask", _umask, os.umask),
+    _limits,
     _search_path,
     _recursion_limit,
     setting("the garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
@@ -394,6 +432,11 @@ def _of_torch(torch: Any) -> list[Watch]:
         write = functools.partial(torch.set_autocast_enabled, device)
         return setting(f"torch's autocast on {device}", read, write)
 
+    def set_inference(before: bool) -> None:
+        guard = torch.inference_mode(before)
+        guard.__enter__()  # a mode ends with its guard alone, and that of the plugin is not at hand
+        GUARDS.append(guard)
+
     def flag(library: str, name: str) -> Watch:
         module = getattr(torch.backends, library)
         read = functools.partial(getattr, module, name)
@@ -402,6 +445,8 @@ def _of_torch(torch: Any) -> list[Watch]:
     return [
         setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
         setting("torch's default device", torch.get_default_device, device),
+        # Before the gradient mode, which it sets as well.
+        setting("torch's inference mode", torch.is_inference_mode_enabled, set_inference),
         setting("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
         setting("torch's deterministic algorithms", deterministic, set_deterministic),
         setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),

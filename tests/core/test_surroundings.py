@@ -9,6 +9,7 @@ import locale
 import logging
 import multiprocessing
 import os
+import resource
 import select
 import signal
 import socket
@@ -24,13 +25,22 @@ import numpy as np
 import pytest
 import torch
 
-from zoo import surroundings
+from zoo import pipeline, surroundings
 from zoo.api import HeadSpec, ImageInput, hookimpl
+from zoo.errors import PluginFault
 from zoo.isolation import as_guest
 from zoo.pipeline import Workspace, assembly
 from zoo.progress import reporting
 from zoo.registry import Registry
 from zoo.surroundings import as_it_was
+
+_, FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+GUARDS = [torch.inference_mode()]
+
+
+def infer() -> None:
+    GUARDS[0].__enter__()
+
 
 # What a plugin does; what reads the thing; what it is called.
 CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
@@ -105,6 +115,14 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "torch's autocast on cpu": (
         lambda: torch.set_autocast_enabled("cpu", True),
         lambda: torch.is_autocast_enabled("cpu"),
+    ),
+    "torch's inference mode": (
+        infer,
+        lambda: (torch.is_inference_mode_enabled(), torch.is_grad_enabled()),
+    ),
+    "the limits of resources": (
+        lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, FILES)),
+        lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
     ),
     "torch's cudnn.allow_tf32": (
         lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
@@ -243,6 +261,7 @@ def test_stdout_is_left_alone_whoever_writes(capfd: pytest.CaptureFixture[str]) 
 
 WAITING = """
 import ctypes, threading, time
+from zoo.errors import PluginFault
 from zoo.isolation import as_guest
 threading.Thread(target=ctypes.CDLL(None).getchar, daemon=True).start()
 time.sleep(0.3)
@@ -326,11 +345,15 @@ class Notes:
         self.found.append(text)
 
 
-def sloppy(build: Callable[..., Any]) -> Workspace:
+def built_in() -> list[ModuleType]:
+    return [importlib.import_module(f"zoo_{name}") for name in ("mlp", "images", "heads")]
+
+
+def sloppy(build: Callable[..., Any], *others: ModuleType, runs: Path | None = None) -> Workspace:
     module = ModuleType("zoo_test_sloppy")
     spec = HeadSpec(name="sloppy", summary="a stranger's", build=build)
     vars(module)["zoo_heads"] = hookimpl(lambda: [spec])
-    return Workspace(plugins=Registry([module]))
+    return Workspace(plugins=Registry([module, *others]), runs=runs)
 
 
 def test_a_build_is_named_once_for_what_it_changed() -> None:
@@ -348,6 +371,28 @@ def test_a_build_is_named_once_for_what_it_changed() -> None:
         "head 'sloppy' of plugin file:zoo_test_sloppy changed torch's default dtype while it was"
         " built; zoo put it back"
     ]
+
+
+@pytest.mark.parametrize("evaluating", [True, False])
+def test_a_forward_pass_that_leaves_a_mode_changed_is_refused(
+    tmp_path: Path, evaluating: bool
+) -> None:
+    """Training would run on in it, and whatever is built next would be blamed."""
+
+    class Head(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            if self.training is not evaluating:
+                torch.set_default_dtype(torch.float64)
+            return super().forward(input)
+
+    build = lambda config, features, classes: Head(features, classes)  # noqa: E731
+    ours = sloppy(build, *built_in(), runs=tmp_path / "runs")
+    refused = r"a forward pass leaves torch's default dtype changed, for all that comes after\. Set"
+    with pytest.raises(PluginFault, match=refused) as caught:
+        pipeline.finetune(None, backbone="mlp", head="sloppy", workspace=ours)
+    assert "head 'sloppy' of plugin file:zoo_test_sloppy" in str(caught.value)
+    assert torch.get_default_dtype() == torch.float32
+    assert not (tmp_path / "runs").exists()
 
 
 def test_ctrl_c_names_what_was_being_built() -> None:

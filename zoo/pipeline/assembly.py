@@ -14,13 +14,29 @@ from torch import nn
 from zoo.api import Component, Dataset, Examples, ImageInput, Losses, Preprocessing, note
 from zoo.config import to_json
 from zoo.data import checked
-from zoo.errors import OutOfMemory, PluginFault, Unfit, ZooError, first_line, ran_out, recurs
+from zoo.errors import (
+    OutOfMemory,
+    PluginFault,
+    Unfit,
+    ZooError,
+    first_line,
+    joined,
+    ran_out,
+    recurs,
+)
 from zoo.isolation import as_guest, note_of_undone, place
 from zoo.models import Preprocess
 from zoo.pipeline.workspace import Workspace
 from zoo.record import PartRecord
 from zoo.registry import Entry
 from zoo.runs import Run
+
+TRIED = "tried on zeros"
+MODES = {
+    f"torch's {name}"
+    for name in ("default dtype", "default device", "gradient mode", "inference mode")
+}
+"""What a forward pass must not leave changed, as `zoo.surroundings` calls it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +267,8 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
     try:
         with as_guest(changed):
             yield
+        if deed == TRIED:
+            refuse_lasting(f"{entry.owner} of plugin {entry.origin}", changed)
     except KeyboardInterrupt as error:
         who = f"{entry.kind.capitalize()} '{entry.name}' of plugin {entry.origin}"
         error.add_note(f"{who} was being {deed}{place(error)}.")
@@ -279,6 +297,18 @@ def guarded(entry: Entry, deed: str) -> Iterator[None]:
             note(note_of_undone(f"{entry.owner} of plugin {entry.origin}", new, deed))
 
 
+def refuse_lasting(owner: str, changed: Sequence[str]) -> None:
+    """Refuse a forward pass that leaves a mode of torch changed: training would run on in it.
+
+    It is put back after a trial, as all is that plugins change, but not after every step.
+    """
+    if lasting := [each for each in changed if each in MODES]:
+        raise PluginFault(
+            f"{owner}: a forward pass leaves {joined(lasting)} changed, for all that comes after."
+            " Set such things within `with`, which puts them back."
+        )
+
+
 @contextlib.contextmanager
 def probing(entry: Entry, *modules: nn.Module) -> Iterator[None]:
     """Run modules in evaluation mode without gradients; leave random numbers as they were."""
@@ -286,7 +316,7 @@ def probing(entry: Entry, *modules: nn.Module) -> Iterator[None]:
     for module in modules:
         module.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), guarded(entry, "tried on zeros"):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), guarded(entry, TRIED):
             yield
     finally:
         for part, mode in modes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from zoo import runs
@@ -37,7 +38,7 @@ def provenance(path: Path, card: Card, workspace: Workspace) -> Provenance:
     """Find the run of a file: in the runs folder, which is the user's own, else beside the file.
 
     What lies beside a file came with it, and says what its sender says. Raises `RunError` where
-    the run is no finished finetuning, or where the only one cannot be read.
+    the run is no finished finetuning, or cannot be read: the user's own, or the only one there is.
     """
     found: list[Run] = []
     for folder in places(path, card, workspace):
@@ -61,19 +62,23 @@ def provenance(path: Path, card: Card, workspace: Workspace) -> Provenance:
 
 
 def places(path: Path, card: Card, workspace: Workspace) -> list[Path]:
-    """Return the folders that may be the run's and have a record, the user's own first."""
-    found, named = [path.resolve().parent], Path(card.run).name == card.run
-    if named and card.run not in ("", ".", ".."):
-        found.insert(0, workspace.runs_root / card.run)
-    there = [folder for folder in found if _is_file(folder / "run.json")]
-    same = len(there) == 2 and there[0].resolve() == there[1].resolve()
-    return there[:1] if same else there
+    """Return the folders that may be the run's, the user's own first.
+
+    The user's own is one even where its record is gone, or is no file: a stranger's run of that
+    name does not take its place.
+    """
+    beside, named = path.resolve().parent, Path(card.run).name == card.run
+    own = workspace.runs_root / card.run
+    there = [beside] if _there(beside / "run.json") else []
+    if named and card.run not in ("", ".", "..") and _there(own):
+        there = [own, *(each for each in there if each != own.resolve())]
+    return there
 
 
-def _is_file(path: Path) -> bool:
+def _there(path: Path) -> bool:
     try:
-        return path.is_file()
-    except OSError:  # a name in the file's metadata that is too long to be one
+        return os.path.lexists(path)
+    except (OSError, ValueError):  # a name in the file's metadata that can be none
         return False
 
 

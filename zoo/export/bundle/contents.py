@@ -192,6 +192,8 @@ def contradictions(content: dict[str, Any], model: ModelFile) -> list[str]:
     said = describe(model, "", None)
     keys = ["name", "run", "labels", "dataset", "metrics", "license", "components", "versions"]
     wrong = [key for key in (*keys, "outputs", "tolerance") if content[key] != said[key]]
+    if content.get("proved", manifest.CLAIMED) not in (manifest.HERE, manifest.CLAIMED):
+        wrong.append("proved")  # an older zoo's says nothing of it
     if content.get("left_out", 0) != model.card.left_out:
         wrong.append("left_out")
     own = ("sha256", "bytes", "opset", "ir_version", "precision")

@@ -336,6 +336,8 @@ def flatten(picture: Any, data: bytes) -> Any:
     """Return a decoded picture without transparency, of mode L or RGB."""
     if picture.format == "TIFF" and set(picture.tag_v2.get(SAMPLE_FORMAT, (1,))) != {1}:
         raise ValueError("its numbers are signed or floats; save it with 8 or 16 bits a channel")
+    if picture.format == "SGI" and picture.mode == "L" and data[3] == 2:
+        raise ValueError("its 16 bits come out as 8 that are not rounded; save it as PNG")
     if picture.format == "JPEG" and picture.mode == "CMYK" and "adobe" not in picture.info:
         raise ValueError("it does not say whether its inks are inverted; save it as RGB")
     clear = clear_pixels(picture, data)
