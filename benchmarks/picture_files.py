@@ -191,7 +191,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any], float]] = [
     ("PNG", "RGBA", {"compress_level": 0}, EXACT),
     ("TGA", "RGB", {"compression": "tga_rle"}, EXACT),
     ("GIF", "L", {"interlace": 1}, EXACT),
-    ("SGI", "L", {"bpc": 2}, EXACT),
+    *(("SGI", mode, {"bpc": 2}, EXACT) for mode in ("L", "RGB")),
 ]  # fmt: skip
 
 
@@ -201,7 +201,10 @@ def variants() -> Iterator[Case]:
         picture, shows = mode_of(mode)
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
-        yield Case(f"{kind}-{mode.replace(';', '')}-{number}", kind, buffer.getvalue(), shows, off)
+        name = f"{kind}-{mode.replace(';', '')}-{number}"
+        # Of its 16 bits Pillow gives 8, and grey is to be rounded.
+        refused = (kind, mode) == ("SGI", "L")
+        yield Case(name, kind, buffer.getvalue(), None if refused else shows, off)
     colours = ramp()
     turned = [
         colours, colours[:, ::-1], colours[::-1, ::-1], colours[::-1], colours.transpose(1, 0, 2),

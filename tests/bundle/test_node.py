@@ -511,6 +511,8 @@ def test_nor_does_a_changed_description(bundle_folder: Path, run_mjs: Runner) ->
         (("labels",), list("1234567890"), "contradicts model.onnx: labels"),
         (("metrics", "accuracy"), 0.999, "contradicts model.onnx: metrics"),
         (("tolerance", "probabilities"), 0.5, "contradicts model.onnx: tolerance"),
+        (("dataset",), "mnist", "contradicts model.onnx: dataset"),
+        (("proved",), "by everybody", "contradicts model.onnx: proved"),
     ],
 )
 def test_a_manifest_that_lies_is_found(

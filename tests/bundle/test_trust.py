@@ -246,6 +246,11 @@ LIES = [
     (("input", "layout"), "NHWC", "input"),
     (("input", "picture"), "as it comes", "input"),
     (("model", "precision"), "int8", "precision"),
+    (("name",), "another", "name"),
+    (("run",), "another", "run"),
+    (("dataset",), "mnist", "dataset"),
+    (("components", "backbone", "name"), "conv", "components"),
+    (("proved",), "by everybody", "proved"),
 ]
 
 
@@ -260,6 +265,14 @@ def run(bundle_folder: Path) -> ModuleType:
     spec.loader.exec_module(module)
     sys.dont_write_bytecode = before
     return module
+
+
+def test_a_runner_knows_what_a_manifest_says_of_its_proof(
+    bundle_folder: Path, run: ModuleType
+) -> None:
+    assert run.PROVED == (manifest.HERE, manifest.CLAIMED)
+    source = (bundle_folder / "model.mjs").read_text()
+    assert all(f'  "{each}",\n' in source for each in run.PROVED)
 
 
 def failures(run: ModuleType) -> str:

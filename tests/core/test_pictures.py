@@ -316,6 +316,20 @@ def test_numbers_of_no_stated_range_are_refused(
     assert not list(recwarn)
 
 
+def test_a_grey_sgi_of_sixteen_bits_is_refused_and_one_in_colour_keeps_its_high_bytes(
+    tmp_path: Path,
+) -> None:
+    """Pillow gives the high bytes; grey is to be rounded."""
+    path = tmp_path / "picture.sgi"
+    for bands in (1, 3):
+        head = struct.pack(">HBBHHHH", 474, 0, 2, 2 + (bands > 1), 8, 8, bands)
+        path.write_bytes(head.ljust(512, b"\0") + struct.pack(">64H", *[511] * 64) * bands)
+        if bands == 1:
+            assert "its 16 bits come out as 8" in refusal(path)
+        else:
+            assert set(read_picture(path, GREY_8).flatten().tolist()) == {1}
+
+
 @pytest.mark.parametrize(("bits", "kind"), [(8, "<64b"), (16, "<64h")])
 def test_signed_numbers_are_refused(bits: int, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.tif"

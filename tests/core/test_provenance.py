@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +115,18 @@ def test_a_runs_name_leads_nowhere_else(trained: Any, tmp_path: Path) -> None:
     for name in ("..", ".", "", "../received", "a" * 300, "a\0b"):
         odd = dataclasses.replace(card, run=name)
         assert places(moved, odd, trained.workspace) == [tmp_path]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_strangers_run_does_not_take_the_place_of_ones_own_that_cannot_be_read(
+    trained: Any, strangers: Path, gone: bool
+) -> None:
+    record = trained.finetuned.folder / "run.json"
+    record.unlink()
+    if not gone:
+        os.mkfifo(record)
+    with pytest.raises(RunError, match=re.escape(str(trained.finetuned.folder))):
+        pipeline.validate(strangers / "model.onnx", workspace=trained.workspace)
 
 
 def test_a_record_beside_the_file_that_cannot_be_read(trained: Any, received: Path) -> None:

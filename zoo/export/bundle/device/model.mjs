@@ -7,6 +7,11 @@ const CHANGED = "was changed: its bytes do not match its seal";
 const BLANK = new Uint8Array(64).fill(48);
 // The entry `zoo.sha256` of an ONNX file's metadata, as protobuf writes it, before its value.
 const MARK = [10, 10, ...new TextEncoder().encode("zoo.sha256"), 18, 64];
+// On whose word the proof stands: what zoo/export/bundle/manifest.py writes.
+const PROVED = [
+  "where it was bundled, by the run that it came from",
+  "as its proof.json claims; not proved where it was bundled",
+];
 const OUTPUTS = { logits: "logits", probabilities: "probabilities" };
 /** How far a probability may be off from one runtime to another, by precision. */
 export const TOLERANCES = { fp32: 1e-4, fp16: 0.01, int8: 0.05 };
@@ -39,19 +44,26 @@ export function parseManifest(bytes) {
 }
 
 /** Name what the manifest says otherwise than the model's own metadata. */
-function contradictions({ labels, metrics, license, input, outputs, model, tolerance }, metadata) {
+function contradictions(manifest, metadata) {
+  const { labels, metrics, license, input, outputs, model, tolerance } = manifest;
   const said = parse(metadata.get("zoo.input"), "the model's metadata");
-  const [precision, size] = [metadata.get("zoo.precision"), said.shape[0]];
+  const size = said.shape[0];
   const read = (key) => parse(metadata.get(key), "the model's metadata");
+  const text = (key) => new TextDecoder().decode(metadata.get(key));
   const fields = ["layout", "channels", "height", "width", "dtype", "range", "picture"];
   const sides = {
+    name: [manifest.name, text("zoo.model")],
+    run: [manifest.run, text("zoo.run")],
+    dataset: [manifest.dataset, text("zoo.dataset")],
+    components: [manifest.components, read("zoo.components")],
+    proved: [PROVED.includes(manifest.proved), true],
     labels: [labels, read("zoo.labels")],
     metrics: [metrics, read("zoo.metrics")],
-    license: [license, new TextDecoder().decode(metadata.get("license"))],
+    license: [license, text("license")],
     input: [fields.map((name) => input[name]), fields.map((name) => said[name])],
     names: [[input.name, outputs], ["image", OUTPUTS]],
     batch: [input.batch, size === "batch" ? null : size],
-    precision: [model.precision, new TextDecoder().decode(precision)],
+    precision: [model.precision, text("zoo.precision")],
     tolerance: [tolerance.probabilities, TOLERANCES[model.precision]],
   };
   return Object.keys(sides).filter((name) => !equal(...sides[name]));

@@ -48,6 +48,11 @@ except ImportError as error:
 HERE = Path(__file__).resolve().parent
 BLANK = b"0" * 64
 # The entry `zoo.sha256` of an ONNX file's metadata, as protobuf writes it, before its value.
+# On whose word the proof stands: what zoo/export/bundle/manifest.py writes.
+PROVED = (
+    "where it was bundled, by the run that it came from",
+    "as its proof.json claims; not proved where it was bundled",
+)
 MARK = b"\x0a\x0azoo.sha256\x12\x40"
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.05}
 """How far a probability may be off from one runtime to another, by precision."""
@@ -114,6 +119,11 @@ def contradictions(manifest: dict[str, Any], metadata: dict[str, str]) -> list[s
         fields = ("layout", "channels", "height", "width", "dtype", "range", "picture")
         precision = metadata["zoo.precision"]
         sides = {
+            "name": (manifest["name"], metadata["zoo.model"]),
+            "run": (manifest["run"], metadata["zoo.run"]),
+            "dataset": (manifest["dataset"], metadata["zoo.dataset"]),
+            "components": (manifest["components"], json.loads(metadata["zoo.components"])),
+            "proved": (manifest["proved"] in PROVED, True),
             "labels": (manifest["labels"], json.loads(metadata["zoo.labels"])),
             "metrics": (manifest["metrics"], json.loads(metadata["zoo.metrics"])),
             "license": (manifest["license"], metadata["license"]),
