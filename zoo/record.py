@@ -180,8 +180,14 @@ def from_json(path: Path, content: Any) -> Record:
         if record.status not in STATUSES:
             wrong.append("status")
         wrong = wrong or list(_unsound(record))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RunError(f"'{path}' is corrupt: {type(error).__name__}: {error}.") from None
+    except KeyError as error:
+        raise RunError(f"'{path}' is corrupt: it has no {error}.") from None
+    except (TypeError, AttributeError) as error:
+        _, absent, names = str(error).partition(" missing ")  # as Python tells a class's fields
+        told = f"it has no {names.rpartition(': ')[2]}" if absent else "a part has the wrong form"
+        raise RunError(f"'{path}' is corrupt: {told}.") from None
+    except ValueError as error:
+        raise RunError(f"'{path}' is corrupt: {error}.") from None
     if wrong:
         raise RunError(f"'{path}' is corrupt: '{wrong[0]}' has the wrong form.")
     return record

@@ -494,6 +494,16 @@ def test_a_record_without_a_key_is_corrupt_and_says_which(key: str, root: Path, 
         runs.load(run.folder)
 
 
+def test_a_part_of_the_wrong_form_is_told_in_words(run: Run) -> None:
+    path = run.folder / "run.json"
+    content = json.loads(path.read_text())
+    content["parent"] = "R"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="is corrupt: a part has the wrong form") as caught:
+        runs.load(run.folder)
+    assert "attribute" not in str(caught.value)
+
+
 PART = {"name": "mlp", "plugin": "p", "version": "1", "options": {}}
 KNOWN = {
     "sha256": "0" * 64, "trained": 3, "held_out": 1, "pretrained": 0,
