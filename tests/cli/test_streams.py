@@ -85,6 +85,26 @@ def test_a_reader_that_has_seen_enough_is_told_nothing(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_another_pipe_that_breaks_is_told(tmp_path: Path) -> None:
+    source = """if True:
+        from zoo import pipeline
+        from zoo.cli import main
+
+        def broken(*_, **__):
+            raise BrokenPipeError(32, "Broken pipe")
+
+        pipeline.runs = broken
+        main()
+    """
+    command = [sys.executable, "-c", source, "runs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        "Error: A pipe to another process is broken.\n",
+    )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
 def test_torch_that_does_not_load_is_one_line(tmp_path: Path) -> None:
     command = 'ulimit -v 900000; exec "$@" -m zoo finetune --backbone mlp'

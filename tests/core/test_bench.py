@@ -671,6 +671,17 @@ def test_a_process_tells_what_went_wrong(workspace: Workspace) -> None:
         list(launched(launcher, [broken]))
 
 
+def test_a_process_that_died_between_two_orders_is_told(workspace: Workspace) -> None:
+    launcher = launchers.Processes(Site.of(workspace), 1)
+    process, pipe = launcher._begun()
+    process.kill()
+    process.join()
+    launcher._idle.append((process, pipe))
+    said = "The process of 'next' ended with status -9. Type the same command again"
+    with pytest.raises(TrainingError, match=said):
+        launcher.start(Order(None, "next"))  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_ray_makes_the_same_cells(
     made: tuple[Workspace, Bench], workspace: Workspace, tmp_path: Path

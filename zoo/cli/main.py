@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.output import Shown, drop_output, say, say_text
+from zoo.cli.output import Shown, drop_output, nobody_reads, say, say_text
 from zoo.errors import PluginFault, ZooError, first_line, ran_out
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "plugins": ("catalogue", "plugins", "List the plugins, and why any failed."),
     "plugin": ("plugin", "plugin", "Write a plugin from a template; check one."),
 }
+
+
+class _BrokenPipe(Exception):
+    """A `BrokenPipeError` on its way past click, which would end the command without a word."""
 
 
 class Zoo(click.Group):
@@ -83,6 +87,12 @@ class Zoo(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in VERBS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _BrokenPipe from error
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -108,8 +118,11 @@ class Zoo(click.Group):
         except ZooError as error:
             _say(f"Error: {error}", error)
             status = error.exit_status
-        except BrokenPipeError:
-            drop_output()  # the reader has seen enough
+        except _BrokenPipe as error:
+            if nobody_reads():
+                drop_output()  # the reader has seen enough
+            else:
+                _say("Error: A pipe to another process is broken.", error.__cause__)
             status = 1
         except OSError as error:
             where = f" '{error.filename}'" if error.filename else ""

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import re
+import select
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -65,6 +66,18 @@ def _writing() -> Iterator[None]:
         drop_output()
         reason = error.strerror or error
         raise Unwritten(f"The answer cannot be written: {reason}.") from None
+
+
+def nobody_reads() -> bool:
+    """Say whether the reader of standard output is gone: other pipes may break as well."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    output = select.poll()
+    try:
+        output.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError, AttributeError):  # there is none
+        return True
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in output.poll(0))
 
 
 def drop_output() -> None:

@@ -88,7 +88,10 @@ class Processes:
 
     def start(self, order: Order) -> None:
         process, pipe = self._idle.pop() if self._idle else self._begun()
-        pipe.send(order)
+        try:
+            pipe.send(order)
+        except OSError:
+            raise _gone(process, order) from None
         self._busy[pipe] = (process, order)
 
     def wait(self) -> tuple[Order, Line]:
@@ -97,11 +100,7 @@ class Processes:
         try:
             line, failed = pipe.recv()
         except EOFError:
-            process.join()
-            raise TrainingError(
-                f"The process of '{order.name}' ended with status {process.exitcode}. Type the"
-                " same command again to go on, with fewer --jobs if memory ran out."
-            ) from None
+            raise _gone(process, order) from None
         self._idle.append((process, pipe))
         if failed is not None:
             raise _error(*failed)
@@ -155,6 +154,14 @@ def _outlive() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def _gone(process: Any, order: Order) -> TrainingError:
+    process.join()
+    return TrainingError(
+        f"The process of '{order.name}' ended with status {process.exitcode}. Type the same command"
+        " again to go on, with fewer --jobs if memory ran out."
+    )
 
 
 def _error(name: str, text: str, again: bool) -> ZooError:
