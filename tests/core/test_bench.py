@@ -758,9 +758,15 @@ def wait_for_orphans(folder: Path) -> None:
 
 
 def wait_for_more(folder: Path, process: Forked, cells: int) -> None:
-    """Wait until so many cells are finished and a training is under way, or the command ended."""
+    """Wait until so many cells are finished and a training is under way, or the command ended.
+
+    And until this command has said something: one before it may have come as far.
+    """
+    said = folder / "said.txt"
+    before = said.stat().st_size
     for _ in range(6000):
-        running = any((folder / "runs").glob("*/checkpoint/*"))
+        begun = said.stat().st_size > before
+        running = begun and any((folder / "runs").glob("*/checkpoint/*"))
         if process.poll() is not None or (running and len(ledger.read(folder / "out")) >= cells):
             return
         time.sleep(0.01)
