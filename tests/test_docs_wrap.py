@@ -33,7 +33,7 @@ def commands() -> list[list[str]]:
 def quick(command: list[str]) -> list[str]:
     """Shorten training: what is tested is that the command is right as typed."""
     training = {"pretrain", "finetune"} & set(command)
-    return [*command, "--epochs", "2", "--quiet"] if training else command
+    return [*command, "--epochs", "1", "--quiet"] if training else command
 
 
 CHECKS = [command for command in commands() if command[:2] == ["plugin", "check"]]

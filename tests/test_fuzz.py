@@ -91,7 +91,7 @@ def test_none_of_a_sample_goes_wrong(
 ) -> None:
     """Of the 3,200 that `python benchmarks/fuzz.py` tries; each in a forked process."""
     monkeypatch.setenv("COLUMNS", "200")
-    numbers = script.sample(40)
+    numbers = script.sample(24)
     results, faults = script.shared(numbers, 1)
     assert [found["number"] for found in results] == numbers
     assert faults == {}
