@@ -257,18 +257,16 @@ def load_backbone(run: Run, model: nn.Module, part: Part) -> None:
 
 
 @contextlib.contextmanager
-def guarded(entry: Entry, deed: str) -> Iterator[None]:
+def guarded(entry: Entry, deed: str) -> Iterator[list[str]]:
     """Tell what a plugin's code raises in one line that names it; ours passes unchanged.
 
     Where memory ended that is said, and nobody is blamed: `OutOfMemory`. What it changes of what is
-    everybody's is put back, and told in a note.
+    everybody's is put back, and told in a note; the list that is yielded names it in the end.
     """
     changed: list[str] = []
     try:
         with as_guest(changed):
-            yield
-        if deed == TRIED:
-            refuse_lasting(f"{entry.owner} of plugin {entry.origin}", changed)
+            yield changed
     except KeyboardInterrupt as error:
         who = f"{entry.kind.capitalize()} '{entry.name}' of plugin {entry.origin}"
         error.add_note(f"{who} was being {deed}{place(error)}.")
@@ -316,8 +314,9 @@ def probing(entry: Entry, *modules: nn.Module) -> Iterator[None]:
     for module in modules:
         module.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), guarded(entry, TRIED):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), guarded(entry, TRIED) as changed:
             yield
+        refuse_lasting(f"{entry.owner} of plugin {entry.origin}", changed)
     finally:
         for part, mode in modes.items():
             part.training = mode

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from zoo.api import ImageInput, TrainConfig
 from zoo.errors import OutOfMemory, ZooError
-from zoo.isolation import note_of_undone
 from zoo.isolation import place as line_of
 from zoo.pipeline import assembly
 from zoo.pipeline.assembly import Part
 from zoo.pipeline.faults import blamed, training_fault
 from zoo.pipeline.saved_model import built_anew, changed_by_layout, check_saved
 from zoo.progress import current
-from zoo.surroundings import as_it_was
 from zoo.tasks import Finetuning, SelfTraining, Task
 from zoo.training import Place, try_step
 from zoo.training.places import Batch
@@ -49,11 +47,9 @@ def tried(
         return builds[-1]
 
     batch, held = _zeros(task, input, max(1, min(2, config.batch_size // place.world)))
-    changed: list[str] = []
-    with assembly.guarded(parts["backbone"].entry, assembly.TRIED):
+    with assembly.guarded(parts["backbone"].entry, assembly.TRIED) as changed:
         try:
-            with as_it_was(changed):
-                found = try_step(another, batch, held, config, place)
+            found = try_step(another, batch, held, config, place)
         except (ZooError, OSError):
             raise
         except Exception as error:
@@ -64,8 +60,6 @@ def tried(
     entries = [part.entry for kind, part in parts.items() if kind != "dataset"]
     owners = " or ".join(f"{entry.owner} of plugin {entry.origin}" for entry in entries)
     assembly.refuse_lasting(owners, changed)
-    if changed:
-        current().note(note_of_undone(owners, changed, assembly.TRIED))
     config = found.config
     if found.error is not None:
         reason = " ".join(str(found.error).split()).partition(" (")[0].rstrip(".")[:100]
